@@ -1,0 +1,1 @@
+//! Runs one B+tree on mmap and on a buffer pool, with data larger than memory, side by side.

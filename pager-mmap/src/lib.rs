@@ -1,0 +1,1 @@
+//! The mmap pager of Bifolio: a shared mapping, madvise and msync.

@@ -1,0 +1,385 @@
+//! Which pages are being read right now, said without a shared write.
+//!
+//! A *hazard* is a slot in which a reader has published the number of a page it looks at. Whoever
+//! wants to reuse the page's memory first takes away the way to it, then looks at all slots: a page
+//! that stands in one is left alone until its guard is dropped. The idea is Michael's (*Hazard
+//! Pointers*, IEEE TPDS 15(6), 2004).
+//!
+//! The reader's two steps, *publish* and *then look the page up*, must not change places, which on
+//! every common processor takes a full fence, the dearest thing on a path this short. Where the
+//! kernel has `membarrier(2)`, the side that reclaims, once for a batch of pages, makes all other
+//! threads run a fence, and readers need none.
+//!
+//! Invariants:
+//! 1. Only the thread that owns a line fills its slots; any thread may empty one, since guards are
+//!    `Send`.
+//! 2. If a reader's look-up (after [`Hazards::protect`]) still found the page, then every
+//!    [`Hazards::snapshot`] begun after the way to the page was taken away contains the page, until
+//!    the hazard is dropped.
+//!
+//! Not here: what is protected. To this module a page is a number.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::{Arc, OnceLock, Weak};
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use crate::page::PageId;
+
+/// Slots in a line: a line is two cache lines (which x86 fetches in pairs) and holds its owner too.
+const SLOTS: usize = 15;
+/// Lines in the first segment; each further segment has twice as many as the one before.
+const FIRST_SEGMENT: u32 = 16;
+const SEGMENTS: usize = 16;
+/// A slot that protects nothing. Page 0 holds a meta slot and is never read through a guard.
+const EMPTY: u64 = 0;
+
+#[repr(align(128))]
+#[derive(Default)]
+struct Line {
+    owned: AtomicBool,
+    slots: [AtomicU64; SLOTS],
+}
+
+const _: () = assert!(size_of::<Line>() == 128);
+
+/// The slots of all threads that read through one pager.
+pub struct Hazards {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    key: u64,
+    segments: [OnceLock<Box<[Line]>>; SEGMENTS],
+    /// Lines below this number have been given out at least once.
+    lines: AtomicU32,
+}
+
+/// A page that stays where it is until this is dropped.
+#[must_use = "the page is protected only while the hazard lives"]
+pub struct Hazard<'h> {
+    slot: &'h AtomicU64,
+}
+
+impl Drop for Hazard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what was read under the hazard was read before it is taken back.
+        self.slot.store(EMPTY, Ordering::Release);
+    }
+}
+
+/// The pages that were protected at one moment.
+pub struct Protected(Vec<u64>);
+
+impl Protected {
+    /// Whether `id` stood in some slot.
+    pub fn contains(&self, id: PageId) -> bool {
+        self.0.binary_search(&id.get()).is_ok()
+    }
+}
+
+impl Default for Hazards {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hazards {
+    /// No threads, no hazards.
+    pub fn new() -> Self {
+        static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+        asymmetric(); // registers the process before the first reader relies on it
+        Hazards {
+            shared: Arc::new(Shared {
+                key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+                segments: Default::default(),
+                lines: AtomicU32::new(0),
+            }),
+        }
+    }
+
+    /// Publishes that this thread is about to look at `id`.
+    ///
+    /// The caller must look up *after* this call whether the page is still to be had, and may use
+    /// it for the life of the hazard if it is. Costs two loads and a store to memory that no other
+    /// thread writes, about 2 ns.
+    #[inline]
+    pub fn protect(&self, id: PageId) -> Hazard<'_> {
+        debug_assert_ne!(id.get(), EMPTY, "page 0 is not read through guards");
+        let slot = self.free_slot();
+        slot.store(id.get(), Ordering::Relaxed);
+        light_fence();
+        Hazard { slot }
+    }
+
+    /// All pages that are protected now: the reclaiming side's half of invariant 2.
+    ///
+    /// Costs one `membarrier` (some microseconds where other threads run) and a look at every slot,
+    /// so ask once for many pages.
+    pub fn snapshot(&self) -> Protected {
+        heavy_fence();
+        let mut pages = Vec::new();
+        for line in self.shared.all_lines() {
+            // Acquire pairs with the release in `Hazard::drop`: a page seen as free is no longer read.
+            pages.extend(line.slots.iter().map(|slot| slot.load(Ordering::Acquire)));
+        }
+        pages.retain(|&page| page != EMPTY);
+        pages.sort_unstable();
+        Protected(pages)
+    }
+
+    #[inline]
+    fn free_slot(&self) -> &AtomicU64 {
+        let (key, line) = LAST_LINE.get();
+        if key == self.shared.key
+            && let Some(slot) = self.shared.line(line).free_slot()
+        {
+            return slot;
+        }
+        self.free_slot_elsewhere()
+    }
+
+    #[cold]
+    fn free_slot_elsewhere(&self) -> &AtomicU64 {
+        OWNED_LINES.with_borrow_mut(|owned| {
+            owned.0.retain(|(shared, _)| shared.strong_count() > 0);
+            let mine = owned
+                .0
+                .iter()
+                .filter(|(shared, _)| shared.as_ptr() == Arc::as_ptr(&self.shared));
+            for &(_, line) in mine {
+                if let Some(slot) = self.shared.line(line).free_slot() {
+                    LAST_LINE.set((self.shared.key, line));
+                    return slot;
+                }
+            }
+            loop {
+                let line = self.shared.claim();
+                owned.0.push((Arc::downgrade(&self.shared), line));
+                // A line can come with slots that guards of its former owner, moved to other
+                // threads, still fill; hardly ever with all of them.
+                if let Some(slot) = self.shared.line(line).free_slot() {
+                    LAST_LINE.set((self.shared.key, line));
+                    return slot;
+                }
+            }
+        })
+    }
+}
+
+impl Line {
+    #[inline]
+    fn free_slot(&self) -> Option<&AtomicU64> {
+        // Acquire: a guard dropped by another thread is done with the slot before we reuse it.
+        self.slots
+            .iter()
+            .find(|slot| slot.load(Ordering::Acquire) == EMPTY)
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn line(&self, number: u32) -> &Line {
+        let (segment, index) = place(number);
+        &self.segments[segment]
+            .get()
+            .expect("a line is given out after its segment is made")[index]
+    }
+
+    fn all_lines(&self) -> impl Iterator<Item = &Line> {
+        // SeqCst, as in `claim`: a line that is missed here was claimed after our fence, and its
+        // reader looks its page up later still.
+        (0..self.lines.load(Ordering::SeqCst)).map(|number| self.line(number))
+    }
+
+    fn claim(&self) -> u32 {
+        for (number, line) in (0..).zip(self.all_lines()) {
+            if !line.owned.swap(true, Ordering::AcqRel) {
+                return number;
+            }
+        }
+        // The segment must exist before `lines` says so; both sides of a race make the same one.
+        loop {
+            let number = self.lines.load(Ordering::SeqCst);
+            let (segment, index) = place(number);
+            let lines = self.segments[segment].get_or_init(|| {
+                (0..FIRST_SEGMENT << segment)
+                    .map(|_| Line::default())
+                    .collect()
+            });
+            if self
+                .lines
+                .compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+                && !lines[index].owned.swap(true, Ordering::AcqRel)
+            {
+                return number;
+            }
+        }
+    }
+}
+
+/// The segment of a line, and its index there. Segment `s` begins at line `FIRST * (2^s - 1)`.
+#[inline]
+fn place(number: u32) -> (usize, usize) {
+    let segment = (number / FIRST_SEGMENT + 1).ilog2();
+    (
+        segment as usize,
+        (number - FIRST_SEGMENT * ((1 << segment) - 1)) as usize,
+    )
+}
+
+thread_local! {
+    /// The line this thread used last, and of which registry: one comparison on the fast path.
+    static LAST_LINE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    /// Every line this thread owns; given back when the thread ends.
+    static OWNED_LINES: RefCell<OwnedLines> = const { RefCell::new(OwnedLines(Vec::new())) };
+}
+
+struct OwnedLines(Vec<(Weak<Shared>, u32)>);
+
+impl Drop for OwnedLines {
+    fn drop(&mut self) {
+        for (shared, line) in &self.0 {
+            if let Some(shared) = shared.upgrade() {
+                shared.line(*line).owned.store(false, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Whether the kernel runs a fence on all our threads when asked, so that readers need none.
+#[inline]
+fn asymmetric() -> bool {
+    static ASYMMETRIC: OnceLock<bool> = OnceLock::new();
+    *ASYMMETRIC.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
+}
+
+#[inline]
+fn light_fence() {
+    if asymmetric() {
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
+
+fn heavy_fence() {
+    fence(Ordering::SeqCst);
+    if asymmetric() {
+        membarrier(MembarrierCommand::PrivateExpedited)
+            .expect("the kernel accepted the registration for this command");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn page(number: u64) -> PageId {
+        PageId::new(number)
+    }
+
+    #[test]
+    fn a_page_is_protected_until_its_hazard_is_dropped() {
+        let hazards = Hazards::new();
+        let one = hazards.protect(page(1));
+        let two = hazards.protect(page(2));
+        assert!(hazards.snapshot().contains(page(1)));
+        drop(one);
+        assert!(!hazards.snapshot().contains(page(1)));
+        assert!(hazards.snapshot().contains(page(2)));
+        drop(two);
+    }
+
+    #[test]
+    fn a_page_protected_twice_needs_both_dropped() {
+        let hazards = Hazards::new();
+        let (one, two) = (hazards.protect(page(1)), hazards.protect(page(1)));
+        drop(one);
+        assert!(hazards.snapshot().contains(page(1)));
+        drop(two);
+        assert!(!hazards.snapshot().contains(page(1)));
+    }
+
+    #[test]
+    fn a_thread_may_hold_any_number_of_hazards() {
+        let hazards = Hazards::new();
+        let many: Vec<_> = (1..=1000)
+            .map(|number| hazards.protect(page(number)))
+            .collect();
+        let protected = hazards.snapshot();
+        assert!((1..=1000).all(|number| protected.contains(page(number))));
+        drop(many);
+        assert!(hazards.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn lines_of_threads_that_ended_are_used_again() {
+        let hazards = Hazards::new();
+        for _ in 0..100 {
+            thread::scope(|scope| {
+                scope
+                    .spawn(|| drop(hazards.protect(page(1))))
+                    .join()
+                    .unwrap();
+            });
+        }
+        assert!(hazards.shared.lines.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[test]
+    fn a_hazard_may_outlive_the_thread_that_made_it() {
+        let hazards = Hazards::new();
+        let moved = thread::scope(|scope| scope.spawn(|| hazards.protect(page(5))).join().unwrap());
+        assert!(hazards.snapshot().contains(page(5)));
+        drop(moved);
+        assert!(!hazards.snapshot().contains(page(5)));
+    }
+
+    #[test]
+    fn registries_do_not_mix() {
+        let (left, right) = (Hazards::new(), Hazards::new());
+        let _one = left.protect(page(1));
+        let _two = right.protect(page(2));
+        assert!(!left.snapshot().contains(page(2)));
+        assert!(!right.snapshot().contains(page(1)));
+    }
+
+    #[test]
+    fn a_page_that_is_still_found_is_never_reclaimed() {
+        // The page's memory is a cell that is `ALIVE` while the page may be read. A reader that
+        // protects and then finds `present` must never see the cell die under it.
+        const ALIVE: u64 = 7;
+        let hazards = Hazards::new();
+        let present = AtomicBool::new(true);
+        let memory = AtomicU64::new(ALIVE);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let _hazard = hazards.protect(page(1));
+                        if present.load(Ordering::Acquire) {
+                            for _ in 0..10 {
+                                assert_eq!(memory.load(Ordering::Relaxed), ALIVE);
+                            }
+                        }
+                    }
+                });
+            }
+            for _ in 0..20_000 {
+                present.store(false, Ordering::SeqCst);
+                if !hazards.snapshot().contains(page(1)) {
+                    memory.store(0, Ordering::Relaxed);
+                    memory.store(ALIVE, Ordering::Relaxed);
+                }
+                present.store(true, Ordering::Release);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
