@@ -28,7 +28,7 @@ use crate::page::{Geometry, PageId, PageRef};
 /// # Contract
 ///
 /// The tree and the engine rely on these clauses and on nothing else.
-/// [`conformance`](crate::conformance) has a test named after each one, and every pager runs them all.
+/// [`conformance`](mod@crate::conformance) has a test named after each one, and every pager runs them all.
 ///
 /// 1. *Stable.* What a read guard exposes neither moves nor changes while the guard lives. (The
 ///    checksum word lies outside what guards expose; a pager fills it in when it writes the page out.)
