@@ -1,0 +1,262 @@
+//! The mapping: one range of addresses over the file, from its first byte to as far as it may grow.
+//!
+//! The kernel lets a shared mapping be longer than its file, and what the file gains lies in the
+//! mapping from then on. So the whole reservation is one mapping, made once: growth moves no page,
+//! makes no system call here, and `madvise` of everything is one call however often the file grew.
+//! (Anonymous address space with pieces of the file mapped over it would do the same with more
+//! parts; it would also count as committed memory under `vm.overcommit_memory = 2`.)
+//! What lies past the end of the file is never touched: callers check page numbers against the
+//! length, which only grows.
+//!
+//! All `unsafe` access to pages is here. It rests on `state.rs`: a `Hold` or a `Latch` of a page
+//! exists only while nobody may write the page, an `Exclusive` only while nobody else may look.
+//! This module joins a token to its page's bytes, and hands out the bytes for the token's life.
+//!
+//! # What remains
+//!
+//! The file is shared with the machine. Another process that *writes* it changes bytes under live
+//! references, which is undefined behaviour in Rust's terms as in C's; the exclusive lock that the
+//! engine holds on the file is the whole defence. Another process that *truncates* it, or a device
+//! that fails to bring a page in, raises `SIGBUS`, which `sigbus.rs` turns into a page of zeros and
+//! a count that readers compare.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{io, slice};
+
+use bifolio_pager::page::CHECKSUM_LEN;
+use bifolio_pager::{Error, PageId, PageSize, Result};
+use memmap2::{Advice, MmapRaw};
+
+use crate::sigbus::{self, Watch};
+use crate::state::{Exclusive, Hold, Latch};
+
+/// The mapped file.
+pub(crate) struct Map {
+    /// Before `raw`: the handler must not know the range any more when it is unmapped.
+    watch: Watch,
+    raw: MmapRaw,
+    page_size: PageSize,
+    /// Pages that the reservation has room for.
+    capacity: u64,
+}
+
+/// The bytes of a page that is held for reading.
+pub(crate) struct HeldPage<'p> {
+    page: Place<'p>,
+    #[expect(dead_code, reason = "held for its drop")]
+    hold: Hold<'p>,
+}
+
+/// The bytes of a page that is held for writing.
+pub(crate) struct OwnPage<'p> {
+    page: Place<'p>,
+    exclusive: Exclusive<'p>,
+}
+
+/// Where a page lies. An address and no reference: what may be done there is the tokens' business.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    start: NonNull<u8>,
+    map: &'p Map,
+}
+
+// SAFETY: a `Place` is an address inside a mapping that lives as long as `'p`, on whatever thread;
+// the mapping belongs to no thread. Access through it is governed by the tokens stored beside it,
+// which are atomics and are `Send` and `Sync` themselves.
+unsafe impl Send for Place<'_> {}
+// SAFETY: as above; a shared `Place` gives out shared references only, under the same tokens.
+unsafe impl Sync for Place<'_> {}
+
+impl Map {
+    /// Maps `file` from its beginning, `bytes` long, however long it is now.
+    pub(crate) fn new(
+        file: &File,
+        bytes: usize,
+        page_size: PageSize,
+        read_only: bool,
+    ) -> Result<Self> {
+        let mut options = memmap2::MmapOptions::new();
+        options.len(bytes);
+        let mapped = if read_only {
+            options.map_raw_read_only(file)
+        } else {
+            options.map_raw(file)
+        };
+        let raw = mapped.map_err(|error| Error::io("mapping the file", error))?;
+        // A core dump of a crash need not hold the database. Old kernels refuse; never mind.
+        let _ = raw.advise(Advice::DontDump);
+        Ok(Map {
+            watch: sigbus::watch(raw.as_mut_ptr() as usize, bytes, read_only)?,
+            raw,
+            page_size,
+            capacity: (bytes / page_size.bytes()) as u64,
+        })
+    }
+
+    /// Bytes of address space reserved.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    /// The faults that the handler met in this mapping.
+    #[inline]
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Bytes of the file that page `id` lies at: where to look in the list of faults.
+    pub(crate) fn bytes_of(&self, id: PageId) -> std::ops::Range<usize> {
+        let start = self.page_size.offset(id) as usize;
+        start..start + self.page_size.bytes()
+    }
+
+    /// The page `id` for reading, for as long as it is held. `hold` must be of this page.
+    #[inline]
+    pub(crate) fn held<'p>(&'p self, id: PageId, hold: Hold<'p>) -> HeldPage<'p> {
+        HeldPage {
+            page: self.place(id),
+            hold,
+        }
+    }
+
+    /// The page `id` for writing. `exclusive` must be of this page.
+    #[inline]
+    pub(crate) fn owned<'p>(&'p self, id: PageId, exclusive: Exclusive<'p>) -> OwnPage<'p> {
+        OwnPage {
+            page: self.place(id),
+            exclusive,
+        }
+    }
+
+    /// The whole page with its checksum word, while it is latched. `_latch` must be of this page.
+    pub(crate) fn image<'l>(&'l self, id: PageId, _latch: &'l Latch<'_>) -> &'l [u8] {
+        let start = self.place(id).start.as_ptr();
+        // SAFETY: the page lies inside the mapping, by `place`. While the latch lives nobody writes
+        // the page (state.rs, invariants 1 and 2), and the checksum word neither: that is filled
+        // only in a sealed page of our own making, and such a page is never latched as unknown.
+        unsafe { slice::from_raw_parts(start, self.page_size.bytes()) }
+    }
+
+    #[inline]
+    fn place(&self, id: PageId) -> Place<'_> {
+        assert!(id.get() < self.capacity, "{id:?} is past the reservation");
+        let offset = self.page_size.offset(id) as usize;
+        // SAFETY: by the assertion, the page lies inside the one mapping that starts at this pointer.
+        let start = unsafe { self.raw.as_mut_ptr().add(offset) };
+        let start = NonNull::new(start).expect("the mapping does not start at address zero");
+        Place { start, map: self }
+    }
+
+    /// Tells the kernel how the mapping will be read.
+    pub(crate) fn advise(&self, advice: Advice) -> io::Result<()> {
+        self.raw.advise(advice)
+    }
+
+    /// Starts reading `count` pages from `first` on. Past the end of the mapping nothing happens.
+    pub(crate) fn will_need(&self, first: PageId, count: u64) -> io::Result<()> {
+        let (offset, len) = self.span(first, count);
+        self.raw.advise_range(Advice::WillNeed, offset, len)
+    }
+
+    /// Writes what is dirty in these bytes of the file and waits until it is durable.
+    pub(crate) fn sync(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.raw.flush_range(offset, len)
+    }
+
+    /// Where pages lie in the mapping, as offset and length.
+    pub(crate) fn span(&self, first: PageId, count: u64) -> (usize, usize) {
+        let count = count.min(self.capacity.saturating_sub(first.get()));
+        let len = count as usize * self.page_size.bytes();
+        (self.page_size.offset(first) as usize, len)
+    }
+}
+
+impl HeldPage<'_> {
+    /// The page but for its checksum word.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let usable = self.page.map.page_size.usable();
+        // SAFETY: the bytes lie inside the mapping, which outlives `self`. Nobody writes them while
+        // the hold in `self` lives (state.rs, invariant 4); the checksum word, which flush may fill
+        // at any time, lies behind them.
+        unsafe { slice::from_raw_parts(self.page.start.as_ptr(), usable) }
+    }
+
+    /// The mapping that the page lies in.
+    #[inline]
+    pub(crate) fn map(&self) -> &Map {
+        self.page.map
+    }
+
+    /// Which page this is.
+    #[cold]
+    pub(crate) fn id(&self) -> PageId {
+        let base = self.page.map.raw.as_ptr() as usize;
+        let offset = self.page.start.as_ptr() as usize - base;
+        PageId::new((offset / self.page.map.page_size.bytes()) as u64)
+    }
+
+    /// Fills the checksum word of a sealed page. Others may do so at once with the same value.
+    pub(crate) fn fill_checksum(&self, checksum: u64) {
+        let usable = self.page.map.page_size.usable();
+        // SAFETY: the word lies inside the page, hence inside the mapping.
+        let word = unsafe { self.page.start.as_ptr().add(usable) };
+        // SAFETY: pages start at multiples of their size and the word is the last eight bytes, so it
+        // is aligned. The mapping is writable: only a pager that may write has pages without a
+        // checksum. No reference covers the word (`bytes` ends before it; `image` and `bytes_mut`
+        // exist only while the page is not sealed), and all other access to it is atomic.
+        let word = unsafe { AtomicU64::from_ptr(word.cast()) };
+        word.store(checksum.to_le(), Ordering::Relaxed);
+    }
+}
+
+const _: () = assert!(CHECKSUM_LEN == size_of::<u64>());
+
+impl OwnPage<'_> {
+    /// The page but for its checksum word.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let usable = self.page.map.page_size.usable();
+        // SAFETY: as in `bytes_mut`, and `&self` keeps our own holder from writing meanwhile.
+        unsafe { slice::from_raw_parts(self.page.start.as_ptr(), usable) }
+    }
+
+    /// The page but for its checksum word, to be written.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let usable = self.page.map.page_size.usable();
+        // SAFETY: the bytes lie inside the mapping, which outlives `self` and is writable, since a
+        // read-only pager gives out no `Exclusive`. Nobody else reads or writes them while the
+        // `Exclusive` in `self` lives (state.rs, invariants 1, 2 and 4).
+        unsafe { slice::from_raw_parts_mut(self.page.start.as_ptr(), usable) }
+    }
+
+    /// Makes the page immutable.
+    pub(crate) fn seal(self) {
+        self.exclusive.seal();
+    }
+
+    /// Makes the whole page zeros, its checksum word too.
+    pub(crate) fn zero(&mut self) {
+        let len = self.page.map.page_size.bytes();
+        // SAFETY: as in `bytes_mut`. The checksum word is ours too: it is filled in sealed pages only.
+        unsafe { self.page.start.as_ptr().write_bytes(0, len) }
+    }
+}
+
+/// Starts writing these bytes of the file out, and does not wait.
+///
+/// Only `SYNC_FILE_RANGE_WRITE`: the flags that wait also take an error away that the next sync
+/// would have reported. This one reports only what goes wrong as it submits.
+pub(crate) fn start_write_out(file: &File, offset: usize, len: usize) -> io::Result<()> {
+    let (offset, len) = (offset as libc::off64_t, len as libc::off64_t);
+    let flags = libc::SYNC_FILE_RANGE_WRITE;
+    // SAFETY: the call takes numbers only, and the descriptor is open while `file` is borrowed.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,93 @@
+//! What a user may choose.
+
+use bifolio_pager::META_AREA_LEN;
+
+/// How a file is mapped. `Default` is what the engine wants of a database that it may write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MmapOptions {
+    /// Map the file `PROT_READ`, and refuse all that would change it. Default: no.
+    pub read_only: bool,
+    /// Bytes of address space to reserve: how large the file may become while it is open. Costs no
+    /// memory but a third of a millionth of it for tables. Default: 1 TiB.
+    ///
+    /// Rounded down to whole pages. A file that is longer already is mapped whole and cannot
+    /// grow; where the machine refuses (`ulimit -v`, or the file system's largest file), half is
+    /// tried, and so on; what came of it is in
+    /// [`effective_backend`](bifolio_pager::Pager::effective_backend) and
+    /// [`reserved_bytes`](crate::MmapPager::reserved_bytes).
+    pub max_bytes: u64,
+    /// What the kernel is told about the order of reads, until
+    /// [`advise`](bifolio_pager::Pager::advise) tells it otherwise. Default: `Random`.
+    pub advice: Advice,
+}
+
+impl Default for MmapOptions {
+    fn default() -> Self {
+        MmapOptions {
+            read_only: false,
+            max_bytes: 1 << 40,
+            advice: Advice::Random,
+        }
+    }
+}
+
+/// What the kernel is told about the order in which pages will be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Advice {
+    /// `MADV_RANDOM`: a fault reads the one page. Right for point reads; scans ask for what they
+    /// need by `prefetch`.
+    #[default]
+    Random,
+    /// `MADV_NORMAL`, the kernel's own default: a fault reads the device's read-ahead window around
+    /// the page. For comparison: with data larger than memory and random reads, ruinous.
+    Normal,
+    /// `MADV_SEQUENTIAL`: read far ahead and drop what lies behind sooner.
+    Sequential,
+}
+
+impl Advice {
+    /// The kernel's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Advice::Random => "MADV_RANDOM",
+            Advice::Normal => "MADV_NORMAL",
+            Advice::Sequential => "MADV_SEQUENTIAL",
+        }
+    }
+
+    pub(crate) fn for_kernel(self) -> memmap2::Advice {
+        match self {
+            Advice::Random => memmap2::Advice::Random,
+            Advice::Normal => memmap2::Advice::Normal,
+            Advice::Sequential => memmap2::Advice::Sequential,
+        }
+    }
+}
+
+/// Bytes to reserve for a file of `file_len` bytes, as whole pages of at least the meta area.
+pub(crate) fn reservation(max_bytes: u64, file_len: u64, page_size: u64) -> u64 {
+    let wanted = max_bytes.min(RESERVATION_MAX) / page_size * page_size;
+    least_reservation(file_len, page_size).max(wanted)
+}
+
+/// The least that must be mapped: the meta area, the whole file, and room for a page.
+pub(crate) fn least_reservation(file_len: u64, page_size: u64) -> u64 {
+    (file_len / page_size * page_size).max(META_AREA_LEN + page_size)
+}
+
+/// More than any address space of today, and far from where arithmetic would overflow.
+const RESERVATION_MAX: u64 = 1 << 56;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reservation_is_whole_pages_and_covers_the_file() {
+        assert_eq!(reservation(1 << 20, 0, 4096), 1 << 20);
+        assert_eq!(reservation((1 << 20) + 5, 0, 65536), 1 << 20);
+        assert_eq!(reservation(1 << 20, (3 << 20) + 100, 4096), 3 << 20);
+        assert_eq!(reservation(0, 0, 8192), META_AREA_LEN + 8192);
+        assert_eq!(reservation(u64::MAX, 0, 4096), RESERVATION_MAX);
+    }
+}

@@ -1,0 +1,389 @@
+//! The operations: where states, bytes and storage come together.
+//!
+//! The hit path is [`MmapPager::read`] as far as `hold_sealed`: a hazard, one word of state, twelve
+//! bytes of the page. Everything behind it is out of line.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bifolio_pager::page::{SELF_REF, Standing};
+use bifolio_pager::{
+    Access, Counters, Error, Flushed, Geometry, META_LEN, MetaSlot, PageId, PageRef, PageSize,
+    Pager, Result, first_page,
+};
+use parking_lot::Mutex;
+
+use crate::guard::{PageMut, PageRead, confirm_after_faults};
+use crate::map::Map;
+use crate::options::{self, Advice, MmapOptions};
+use crate::pages::Pages;
+use crate::state::{Latch, State};
+use crate::storage::{self, Span, Storage};
+
+/// A file of pages, reached through one shared mapping. See the [crate](crate).
+///
+/// # Sharing the file
+///
+/// While the pager lives nobody else may change the file. Another process that writes pages changes
+/// what guards expose, which no code here can see or prevent: the caller holds an exclusive lock on
+/// the file, and that is the whole defence. Another process that cuts the file off is noticed, by
+/// `SIGBUS` or at the next flush, and gives errors.
+pub struct MmapPager {
+    /// Before `map`, whose bytes the states speak of.
+    pages: Pages,
+    map: Map,
+    storage: Storage,
+    geometry: Geometry,
+    options: MmapOptions,
+    /// The pages whose checksum was filled in since the last successful sync; they lie in this span.
+    unsynced: Mutex<Option<Span>>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    prefetched: AtomicU64,
+    verified: AtomicU64,
+    created: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+impl MmapPager {
+    /// Maps `file`, which the caller has opened (for writing too, unless `read_only`), locked, and
+    /// found to have this geometry. Its length says how many pages it has; bytes past the last whole
+    /// page are no page. It may be empty, and is not read here.
+    ///
+    /// Installs the process's handler for `SIGBUS` on the first call.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] if the page size is not a multiple of the machine's;
+    /// [`Error::Unavailable`] if the machine refuses the mapping or the handler.
+    pub fn open(file: File, geometry: Geometry, options: MmapOptions) -> Result<Self> {
+        check_page_size(geometry.page_size, rustix::param::page_size())?;
+        let map = reserve(&file, geometry.page_size, &options)?;
+        let page_bytes = geometry.page_size.bytes() as u64;
+        let capacity = map.reserved_bytes() / page_bytes;
+        // Only a hint, and refused by kernels built without it: what they do then is correct too.
+        let _ = map.advise(options.advice.for_kernel());
+        Ok(MmapPager {
+            pages: Pages::new(first_page(geometry), capacity),
+            map,
+            storage: Storage::open(file, geometry.page_size, options.read_only)?,
+            geometry,
+            options,
+            unsynced: Mutex::new(None),
+            tally: Tally::default(),
+        })
+    }
+
+    /// Bytes of address space reserved: the most that the file can grow to while it is open.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.map.reserved_bytes()
+    }
+
+    /// Whether `id` is a page of the file as it is now.
+    fn has(&self, id: PageId) -> bool {
+        (first_page(self.geometry).get()..self.page_count()).contains(&id.get())
+    }
+
+    fn check_has(&self, page: PageId, verb: &'static str) -> Result<()> {
+        if self.has(page) {
+            return Ok(());
+        }
+        Err(Error::WrongState {
+            page,
+            verb,
+            state: "outside the file",
+        })
+    }
+
+    /// Reads a page that is not known to be sealed, or not what it should be.
+    #[cold]
+    fn read_slowly(&self, at: PageRef) -> Result<PageRead<'_>> {
+        if at.id < first_page(self.geometry) {
+            return Err(Error::corrupt(at.id, "it lies in the file's meta area"));
+        }
+        if !self.has(at.id) {
+            return Err(Error::corrupt(at.id, "it lies past the end of the file"));
+        }
+        let hold = self.pages.hold(at.id, |latch| self.verify(at.id, latch))?;
+        let page = self.map.held(at.id, hold);
+        let verdict = self.geometry.expect(page.bytes(), at);
+        // A page that was lost is zeros: that is a failed read, and not damage.
+        confirm_after_faults(&self.map, at.id)?;
+        verdict.map(|()| PageRead(page))
+    }
+
+    fn verify(&self, id: PageId, latch: &Latch<'_>) -> Result<()> {
+        count(&self.tally.verified, 1);
+        let image = self.map.image(id, latch);
+        let verdict = self.geometry.verify_image(image, id, Standing::Final);
+        confirm_after_faults(&self.map, id)?;
+        verdict
+    }
+
+    /// Fills in the checksum of a sealed page, unless that was done or the page came from the file
+    /// with it. Whether it was filled in now.
+    fn fill_checksum(&self, at: PageRef) -> Result<bool> {
+        self.check_has(at.id, "flushed")?;
+        let word = self.pages.word(at.id);
+        let Some(hold) = self.pages.hold_sealed(at.id) else {
+            return match word.state() {
+                // Nothing was heard of it since the file was opened, so it is as the file has it.
+                State::Unknown => Ok(false),
+                state => Err(wrong_state(at.id, "flushed", state.name())),
+            };
+        };
+        if !word.wants_checksum() {
+            return Ok(false);
+        }
+        let page = self.map.held(at.id, hold);
+        if PageRef::decode(&page.bytes()[SELF_REF]) != at {
+            return Err(wrong_state(at.id, "flushed", "of another version"));
+        }
+        page.fill_checksum(self.geometry.checksum(page.bytes(), Standing::Final));
+        word.set_checksummed();
+        Ok(true)
+    }
+}
+
+impl Pager for MmapPager {
+    type Ref<'p> = PageRead<'p>;
+    type Mut<'p> = PageMut<'p>;
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn page_count(&self) -> u64 {
+        self.storage.page_count()
+    }
+
+    fn grow(&self, page_count: u64) -> Result<()> {
+        self.storage.check_writable(&self.map)?;
+        let limit = self.reserved_bytes() / self.geometry.page_size.bytes() as u64;
+        self.storage.grow(page_count, limit)
+    }
+
+    /// A page known to be sealed costs a store to memory of this thread's own, a load of its state
+    /// and a look at its header.
+    #[inline]
+    fn read(&self, at: PageRef) -> Result<PageRead<'_>> {
+        if let Some(hold) = self.pages.hold_sealed(at.id) {
+            let page = self.map.held(at.id, hold);
+            if self.geometry.expect(page.bytes(), at).is_ok() {
+                return Ok(PageRead(page));
+            }
+        }
+        self.read_slowly(at)
+    }
+
+    /// Zeros the page through the mapping. Where the page is not in memory the kernel first reads
+    /// its old content from the file.
+    fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
+        self.storage.check_writable(&self.map)?;
+        self.check_has(at.id, "created")?;
+        let mut page = self.map.owned(at.id, self.pages.create(at.id)?);
+        page.zero();
+        page.bytes_mut()[SELF_REF].copy_from_slice(&at.encode());
+        count(&self.tally.created, 1);
+        Ok(PageMut(page))
+    }
+
+    fn write(&self, at: PageRef) -> Result<PageMut<'_>> {
+        self.storage.check_writable(&self.map)?;
+        self.check_has(at.id, "written")?;
+        let page = self.map.owned(at.id, self.pages.write(at.id)?);
+        self.geometry.expect(page.bytes(), at)?;
+        Ok(PageMut(page))
+    }
+
+    /// All or none: a refusal changes nothing.
+    fn seal(&self, pages: &[PageRef]) -> Result<()> {
+        self.storage.check_writable(&self.map)?;
+        let mut owned = Vec::with_capacity(pages.len());
+        for &at in pages {
+            self.check_has(at.id, "sealed")?;
+            let page = self.map.owned(at.id, self.pages.seal(at.id)?);
+            self.geometry.expect(page.bytes(), at)?;
+            owned.push(page);
+        }
+        for page in owned {
+            page.seal();
+        }
+        Ok(())
+    }
+
+    /// Never gives space back to the file system: a hole would have to be allocated again, and the
+    /// number is used again soon. One `membarrier`, however many pages.
+    fn discard(&self, pages: &[PageId]) -> Result<()> {
+        self.storage.check_writable(&self.map)?;
+        for &id in pages {
+            self.check_has(id, "discarded")?;
+        }
+        self.pages.discard(pages)
+    }
+
+    fn flush(&self, pages: &[PageRef]) -> Result<Flushed> {
+        self.storage.check_writable(&self.map)?;
+        // One at a time: the second finds checksums filled in and must not return before they are
+        // durable.
+        let mut unsynced = self.unsynced.lock();
+        self.storage.check_writable(&self.map)?;
+        for &at in pages {
+            if self.fill_checksum(at)? {
+                *unsynced = Some(Span::with(*unsynced, at.id));
+            }
+        }
+        self.storage.sync(&self.map, *unsynced)?;
+        *unsynced = None;
+        Ok(Flushed::proven())
+    }
+
+    fn write_meta(&self, _after: Flushed, slot: MetaSlot, meta: &[u8]) -> Result<()> {
+        assert_eq!(meta.len(), META_LEN, "a meta has one length");
+        self.storage.check_writable(&self.map)?;
+        self.storage.write_meta(&self.map, slot, meta)
+    }
+
+    /// One `MADV_WILLNEED` for each run of neighbours.
+    fn prefetch(&self, pages: &[PageRef]) {
+        let pages = pages.iter().map(|at| at.id).filter(|&id| self.has(id));
+        for (first, len) in runs(pages.collect()) {
+            count(&self.tally.prefetched, len);
+            // Only a hint: the read itself will tell what is wrong.
+            let _ = self.map.will_need(first, len);
+        }
+    }
+
+    /// Fills checksums in, and starts one write for each run of neighbours.
+    fn write_back(&self, pages: &[PageRef]) {
+        if self.storage.check_writable(&self.map).is_err() {
+            return;
+        }
+        // A flush under way may be writing them already.
+        let Some(mut unsynced) = self.unsynced.try_lock() else {
+            return;
+        };
+        let mut filled = Vec::with_capacity(pages.len());
+        for &at in pages {
+            if self.fill_checksum(at).unwrap_or(false) {
+                *unsynced = Some(Span::with(*unsynced, at.id));
+                filled.push(at.id);
+            }
+        }
+        for (first, len) in runs(filled) {
+            self.storage.start_write_out(&self.map, first, len);
+        }
+    }
+
+    fn advise(&self, access: Access) {
+        let advice = match access {
+            Access::Normal => self.options.advice,
+            Access::Random => Advice::Random,
+            Access::Sequential => Advice::Sequential,
+        };
+        let _ = self.map.advise(advice.for_kernel());
+    }
+
+    /// The kernel reads, writes and evicts unseen, so that most fields stay `None`.
+    fn counters(&self) -> Counters {
+        let get = |counter: &AtomicU64| Some(counter.load(Ordering::Relaxed));
+        Counters {
+            pages_prefetched: get(&self.tally.prefetched),
+            pages_verified: get(&self.tally.verified),
+            pages_created: get(&self.tally.created),
+            syncs: Some(self.storage.syncs()),
+            memory_bytes: Some(self.pages.memory_bytes()),
+            ..Counters::default()
+        }
+    }
+
+    fn effective_backend(&self) -> String {
+        let advice = self.options.advice.name();
+        let how = if self.options.read_only {
+            "read-only"
+        } else {
+            "msync"
+        };
+        let mib = self.reserved_bytes() >> 20;
+        match mib >> 10 {
+            0 => format!("mmap, {advice}, {how}, {mib} MiB reserved"),
+            gib => format!("mmap, {advice}, {how}, {gib} GiB reserved"),
+        }
+    }
+}
+
+fn wrong_state(page: PageId, verb: &'static str, state: &'static str) -> Error {
+    Error::WrongState { page, verb, state }
+}
+
+fn check_page_size(page_size: PageSize, system: usize) -> Result<()> {
+    if page_size.bytes().is_multiple_of(system) {
+        return Ok(());
+    }
+    Err(Error::BadOption(format!(
+        "pages of {} bytes cannot be mapped on a machine whose own are {system}; use the buffer pool",
+        page_size.bytes()
+    )))
+}
+
+/// Maps as much as was asked for, or as much as can be had.
+fn reserve(file: &File, page_size: PageSize, options: &MmapOptions) -> Result<Map> {
+    let file_len = storage::length(file)?;
+    let page_bytes = page_size.bytes() as u64;
+    let least = options::least_reservation(file_len, page_bytes);
+    let mut bytes = options::reservation(options.max_bytes, file_len, page_bytes);
+    loop {
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        match Map::new(file, len, page_size, options.read_only) {
+            Err(Error::Io { .. }) if bytes > least => {
+                bytes = (bytes / 2 / page_bytes * page_bytes).max(least);
+            }
+            Err(Error::Io { source, .. }) => {
+                return Err(Error::Unavailable {
+                    what: "the mmap pager",
+                    why: format!("mapping {bytes} bytes of the file failed: {source}"),
+                });
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Runs of neighbouring pages, as first page and length, in page order.
+fn runs(mut pages: Vec<PageId>) -> Vec<(PageId, u64)> {
+    pages.sort_unstable();
+    pages.dedup();
+    let mut runs: Vec<(PageId, u64)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some((first, len)) if first.plus(*len) == page => *len += 1,
+            _ => runs.push((page, 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_become_runs() {
+        let pages = [9, 3, 4, 7, 3, 8].map(PageId::new).to_vec();
+        let expected = [(3, 2), (7, 3)].map(|(first, len)| (PageId::new(first), len));
+        assert_eq!(runs(pages), expected);
+        assert_eq!(runs(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_page_that_the_machine_cannot_map_is_refused() {
+        check_page_size(PageSize::DEFAULT, 4096).unwrap();
+        let refusal = check_page_size(PageSize::DEFAULT, 16384).unwrap_err();
+        assert!(matches!(refusal, Error::BadOption(why) if why.contains("16384")));
+    }
+}
