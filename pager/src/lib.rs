@@ -10,14 +10,18 @@
 
 pub mod conformance;
 mod error;
+pub mod faulty;
 pub mod hazard;
 pub mod mem;
+pub mod mirror;
 pub mod page;
 mod pager;
 pub mod table;
 
 pub use error::{Error, Result};
+pub use faulty::Faulty;
 pub use mem::MemPager;
+pub use mirror::Mirror;
 pub use page::{Geometry, Kind, PageId, PageRef, PageSize, Standing, Version};
 pub use pager::{
     Access, Counters, Flushed, META_AREA_LEN, META_LEN, MetaSlot, PageGuard, Pager, first_page,

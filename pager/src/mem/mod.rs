@@ -9,7 +9,7 @@
 //! then one slot at a time, for a moment. No lock is held while a guard lives: a read guard shares
 //! the page's bytes, a write guard has them with it and brings them back.
 //!
-//! Start at the implementation of [`Pager`]; [`slot`] has the states, [`crash`] the power cuts.
+//! Start at the implementation of [`Pager`]; `slot.rs` has the states, `crash.rs` the power cuts.
 
 mod crash;
 mod slot;
