@@ -125,6 +125,16 @@ impl MmapPager {
         verdict
     }
 
+    /// Checks that a page of our own making is the one that the caller means.
+    fn expect_own(&self, page: &[u8], at: PageRef, verb: &'static str) -> Result<()> {
+        if self.geometry.expect(page, at).is_ok() {
+            return Ok(());
+        }
+        // A page that was lost is zeros: that is a failure, and not a mistake of the caller's.
+        self.storage.check_writable(&self.map)?;
+        Err(wrong_state(at.id, verb, "of another version"))
+    }
+
     /// Fills in the checksum of a sealed page, unless that was done or the page came from the file
     /// with it. Whether it was filled in now.
     fn fill_checksum(&self, at: PageRef) -> Result<bool> {
@@ -141,9 +151,7 @@ impl MmapPager {
             return Ok(false);
         }
         let page = self.map.held(at.id, hold);
-        if PageRef::decode(&page.bytes()[SELF_REF]) != at {
-            return Err(wrong_state(at.id, "flushed", "of another version"));
-        }
+        self.expect_own(page.bytes(), at, "flushed")?;
         page.fill_checksum(self.geometry.checksum(page.bytes(), Standing::Final));
         word.set_checksummed();
         Ok(true)
@@ -197,7 +205,7 @@ impl Pager for MmapPager {
         self.storage.check_writable(&self.map)?;
         self.check_has(at.id, "written")?;
         let page = self.map.owned(at.id, self.pages.write(at.id)?);
-        self.geometry.expect(page.bytes(), at)?;
+        self.expect_own(page.bytes(), at, "written")?;
         Ok(PageMut(page))
     }
 
@@ -208,7 +216,7 @@ impl Pager for MmapPager {
         for &at in pages {
             self.check_has(at.id, "sealed")?;
             let page = self.map.owned(at.id, self.pages.seal(at.id)?);
-            self.geometry.expect(page.bytes(), at)?;
+            self.expect_own(page.bytes(), at, "sealed")?;
             owned.push(page);
         }
         for page in owned {
