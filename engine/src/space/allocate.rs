@@ -1,0 +1,142 @@
+//! Which page is handed out next.
+//!
+//! Pages that are written together should lie together: what bounds random updates is scattered
+//! writes. So a cursor goes round the file and takes what is available where it stands; where
+//! nothing is, it looks ahead for a run of 64 pages, where there is none for one of 8, and then for
+//! any page. A length that was not found is not looked for again before something has become
+//! available. Looking costs a step for each leaf of the map that could have such a run (a leaf
+//! remembers that it has none), and of leaves that are not loaded it reads a few at the most;
+//! branches, one for 7 million pages, stay loaded once they are. Nothing is read to find out that a
+//! part of the file is full.
+
+use bifolio_pager::{Error, Geometry, META_AREA_LEN, PageId, Pager, Result};
+
+use super::Space;
+
+/// The lengths of runs that are looked for, best first.
+pub(super) const RUNS: [u32; 3] = [64, 8, 1];
+/// A rest at the cursor that is shorter than this is passed over when more is wanted.
+const SHORT: u64 = RUNS[1] as u64;
+/// Leaves that are read in one search for a run. The search for any page reads one, and finds it.
+const LOADS_MAX: usize = 8;
+/// By how much a file grows: an eighth of its size, within these bounds, in bytes.
+const GROW_BYTES_MIN: u64 = 1 << 20;
+const GROW_BYTES_MAX: u64 = 64 << 20;
+
+impl Space {
+    /// A page for the running transaction: used from now on, until it is
+    /// [given back](Space::give_back) or [retired](Space::retire). Pages come in runs of
+    /// neighbours where there are any; the file grows when nothing is available.
+    ///
+    /// # Errors
+    /// Those of the pager: [`Error::Full`] when the file cannot grow; [`Error::Corrupt`] when a page
+    /// of the map is damaged.
+    pub fn allocate<P: Pager>(&mut self, pager: &P) -> Result<PageId> {
+        Ok(self.allocate_run(pager, 1)?.0)
+    }
+
+    /// Up to `want` neighbouring pages: the first, and how many.
+    ///
+    /// # Errors
+    /// As [`Space::allocate`].
+    ///
+    /// # Panics
+    /// If `want` is 0.
+    pub fn allocate_run<P: Pager>(&mut self, pager: &P, want: u64) -> Result<(PageId, u64)> {
+        assert!(want > 0, "a run has at least one page");
+        if self.map.totals().available() == 0 {
+            return self.extend(pager, want);
+        }
+        let start = self.find(pager, want)?;
+        let len = self.map.run_at(start, want);
+        self.map.take(start, len);
+        self.cursor = start + len;
+        Ok((PageId::new(start), len))
+    }
+
+    /// An available page, if possible with neighbours. There is an available one.
+    fn find<P: Pager>(&mut self, pager: &P, want: u64) -> Result<u64> {
+        let enough = want.min(SHORT);
+        if self.map.run_at(self.cursor, enough) == enough {
+            return Ok(self.cursor);
+        }
+        loop {
+            if let Some(start) = self.search(pager, RUNS[self.patience])? {
+                return Ok(start);
+            }
+            self.patience += 1;
+            assert!(
+                self.patience < RUNS.len(),
+                "a page is available by the counts, which were checked as the leaves were loaded"
+            );
+        }
+    }
+
+    /// The next run of `need` available pages, once round the file from the cursor on.
+    fn search<P: Pager>(&mut self, pager: &P, need: u32) -> Result<Option<u64>> {
+        let here = self.map.leaf_of(self.cursor);
+        let offset = self.cursor - self.map.first_of_leaf(here);
+        let mut loads = 0;
+        for (from, offset, last) in [(here, offset, u64::MAX), (0, 0, here)] {
+            let mut next = from;
+            while let Some(leaf) = self.map.next_leaf(pager, next, need.into())? {
+                if leaf > last {
+                    break;
+                }
+                next = leaf + 1;
+                if !self.map.is_loaded(leaf) {
+                    if need > 1 && loads == LOADS_MAX {
+                        continue;
+                    }
+                    loads += 1;
+                    self.map.load(pager, leaf)?;
+                }
+                let offset = if leaf == from { offset } else { 0 };
+                if let Some(start) = self.map.find_run(leaf, offset, need) {
+                    return Ok(Some(start));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Up to `want` pages that were never used.
+    pub(super) fn extend<P: Pager>(&mut self, pager: &P, want: u64) -> Result<(PageId, u64)> {
+        let start = self.map.end();
+        // The last number is left out, so that `end` has 48 bits, too.
+        let numbers = PageId::MAX.get() - start;
+        let want = want.min(self.map.rest_of_leaf(start)).min(numbers);
+        if want == 0 {
+            let limit_bytes = self.geometry.page_size.offset(PageId::MAX);
+            return Err(Error::Full { limit_bytes });
+        }
+        if start + want > pager.page_count() {
+            grow(pager, self.geometry, start, want)?;
+        }
+        let len = want.min(pager.page_count() - start);
+        self.map.extend(pager, len)?;
+        Ok((PageId::new(start), len))
+    }
+}
+
+/// Makes room for `want` pages from `start` on and for some more; near the limit of the file's
+/// size, for as many as there can be, and for one at least.
+fn grow<P: Pager>(pager: &P, geometry: Geometry, start: u64, want: u64) -> Result<()> {
+    let page_bytes = geometry.page_size.bytes() as u64;
+    let ahead = (pager.page_count() / 8)
+        .max(GROW_BYTES_MIN / page_bytes)
+        .min(GROW_BYTES_MAX / page_bytes);
+    match pager.grow(start + want.max(ahead)) {
+        Err(Error::Full { limit_bytes }) if limit_bytes / page_bytes > start => {
+            let most = limit_bytes / page_bytes;
+            if most > pager.page_count() {
+                pager.grow(most)?;
+            }
+            Ok(())
+        }
+        grown => grown,
+    }
+}
+
+// A new file grows by at least the meta area's size, whatever its page size.
+const _: () = assert!(GROW_BYTES_MIN >= META_AREA_LEN);

@@ -1,0 +1,219 @@
+//! Which pages of the file are free: the allocation map.
+//!
+//! Words: a *free* page is one that the version to be stored does not reach. It is *quarantined* if
+//! some older version that may still be read does reach it, else *available*. A page is *used* if
+//! it is not free. Every page from `end` on is free, because it was never used.
+//!
+//! Invariants:
+//! 1. What [`Space::store`] stores for a version is exactly the complement of what that version
+//!    reaches, the map's own pages included. The quarantine is not stored: after a reopening there
+//!    are no older versions.
+//! 2. Only an available page, or one from `end` on, is handed out.
+//! 3. Upkeep costs what changed: opening reads nothing, a change loads the pages of the map that
+//!    lead to it, and a store writes these and nothing else (and says in `store.rs` why the map's
+//!    description of itself does not change that).
+//!
+//! Locking: none. The one writer owns the `Space`.
+//!
+//! Failure: an error of [`Space::allocate`], [`Space::allocate_run`], [`Space::is_free`] and
+//! [`Space::retire`] leaves everything as it was. After one of [`Space::store`] or
+//! [`Space::release`] the `Space` no longer goes with any version: the engine, which has failed to
+//! commit, accepts no further write until it is reopened.
+//!
+//! The parts: `format.rs` is how the map is stored, `map.rs` what of it is in memory, `allocate.rs`
+//! which page is handed out, `quarantine.rs` when a page may be reused, `store.rs` how the map is
+//! written, `check.rs` how it is read as a whole. Start at [`Space`]; a page's way through it is
+//! `allocate` (or `give_back`), `retire`, `store`, `release`.
+
+mod allocate;
+mod bits;
+mod check;
+mod format;
+mod map;
+mod quarantine;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Found, visit_pages, walk};
+pub use format::MapRoot;
+pub use store::Stored;
+
+use bifolio_pager::{Error, Geometry, PageId, PageRef, Pager, Result, Version, first_page};
+
+use format::Shape;
+use map::Map;
+use quarantine::Quarantine;
+
+/// The free space of a file, for its one writer.
+pub struct Space {
+    geometry: Geometry,
+    map: Map,
+    quarantine: Quarantine,
+    /// Where the last run of pages ended: the next one is looked for from here on.
+    cursor: u64,
+    /// How long a run is to be looked for: an index into `allocate::RUNS`.
+    patience: usize,
+    /// The stamp on the newest pages of the map.
+    stored: Version,
+}
+
+impl Space {
+    /// The space of a new file, in which nothing is allocated.
+    pub fn new(geometry: Geometry) -> Self {
+        Self::open(geometry, MapRoot::new(geometry)).expect("this root is a right one")
+    }
+
+    /// The space as it was stored at `root`. Reads nothing: pages of the map are read when they are
+    /// needed. That the file has `root.end` pages is for the caller to check.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the numbers in `root` do not go together.
+    pub fn open(geometry: Geometry, root: MapRoot) -> Result<Self> {
+        Self::with_shape(geometry, Shape::of(geometry), root)
+    }
+
+    /// As [`Space::open`]; tests make the nodes small, so that little data makes a deep tree.
+    fn with_shape(geometry: Geometry, shape: Shape, root: MapRoot) -> Result<Self> {
+        Ok(Space {
+            geometry,
+            map: Map::open(geometry, shape, root)?,
+            quarantine: Quarantine::new(),
+            cursor: first_page(geometry).get(),
+            patience: 0,
+            stored: root.page.map_or(Version::ZERO, |page| page.version),
+        })
+    }
+
+    /// Takes back a page that was allocated after the last store, by the transaction that now
+    /// drops it: it is available at once. That the pager discards it is for the caller to see to.
+    ///
+    /// A transaction that is rolled back does this for each page that it allocated, and forgets
+    /// what it would have retired.
+    ///
+    /// # Panics
+    /// If the page was not allocated since the last store, or was given back already.
+    pub fn give_back(&mut self, id: PageId) {
+        assert!(self.map.in_bounds(id), "page {id} was never allocated");
+        self.map.free(id.get(), false);
+        self.patience = 0;
+    }
+
+    /// A committed page that versions from `at` on do not reach: free in the map, quarantined until
+    /// [`Space::release`] finds that no older version can read it. May load a page of the map.
+    ///
+    /// # Errors
+    /// Those of the pager, and [`Error::Corrupt`] if the map has this page as free, if it is out of
+    /// bounds, or if it is as new as `at`: the file is damaged, because a tree refers to it. Then
+    /// nothing has changed.
+    pub fn retire<P: Pager>(&mut self, pager: &P, page: PageRef, at: Version) -> Result<()> {
+        self.retire_all(pager, &[page], at)
+    }
+
+    /// As [`Space::retire`], for many pages: all of them, or on an error none.
+    ///
+    /// # Errors
+    /// Those of [`Space::retire`]; also if a page is among them twice.
+    pub fn retire_all<P: Pager>(
+        &mut self,
+        pager: &P,
+        pages: &[PageRef],
+        at: Version,
+    ) -> Result<()> {
+        for &page in pages {
+            self.require_bounds(page, at)?;
+        }
+        let leaf_of = |page: &PageRef| self.map.leaf_of(page.id.get());
+        let mut leaves: Vec<_> = pages.iter().map(leaf_of).collect();
+        leaves.sort_unstable();
+        leaves.dedup();
+        self.map.load_all(pager, &leaves)?;
+        for (done, page) in pages.iter().enumerate() {
+            if self.map.is_free(page.id.get()) {
+                for page in &pages[..done] {
+                    self.map.unfree_held(page.id.get());
+                }
+                return Err(Error::corrupt(
+                    page.id,
+                    "the allocation map has it as free, but it is in use",
+                ));
+            }
+            self.map.free(page.id.get(), true);
+        }
+        for &page in pages {
+            self.quarantine.hold(page, at);
+        }
+        Ok(())
+    }
+
+    fn require_bounds(&self, page: PageRef, at: Version) -> Result<()> {
+        let what = if !self.map.in_bounds(page.id) {
+            "it is in use, but lies outside of the pages of the file"
+        } else if page.version >= at {
+            "it is newer than the version that replaces it"
+        } else {
+            return Ok(());
+        };
+        Err(Error::corrupt(page.id, what))
+    }
+
+    /// Ends the quarantine of every page that no version of `live` reaches, and returns how many
+    /// these were. `live` (sorted) has every version that may still be read: snapshots, the durable
+    /// meta, the checkpoint in progress, the last commit whose log record is durable and every
+    /// commit after it.
+    ///
+    /// The pager discards the pages before any of them can be handed out. What this costs is
+    /// proportional to the pages that become available and those retired since the last call, plus
+    /// one step for each live version (`quarantine.rs` has the argument); a reader that stays long
+    /// does not make it more.
+    ///
+    /// # Errors
+    /// Those of the pager. Pages that it did not discard are never handed out.
+    ///
+    /// # Panics
+    /// If `live` has a version again that it lacked before, and that may have read what was
+    /// released then.
+    pub fn release<P: Pager>(&mut self, pager: &P, live: &[Version]) -> Result<usize> {
+        /// Pages that are discarded at once.
+        const BATCH: usize = 1 << 14;
+        let pages = self.quarantine.settle(live);
+        for batch in pages.chunks(BATCH) {
+            pager.discard(batch)?;
+            for page in batch {
+                self.map.end_quarantine(page.get());
+            }
+        }
+        if !pages.is_empty() {
+            self.patience = 0;
+        }
+        debug_assert_eq!(self.quarantine.len() as u64, self.quarantined());
+        Ok(pages.len())
+    }
+
+    /// Free pages below [`Space::end`] that older versions may still read.
+    pub fn quarantined(&self) -> u64 {
+        self.map.totals().quarantined
+    }
+
+    /// Free pages below [`Space::end`], quarantined ones included.
+    pub fn free(&self) -> u64 {
+        self.map.totals().free
+    }
+
+    /// No page from this number on was ever used.
+    pub fn end(&self) -> u64 {
+        self.map.end()
+    }
+
+    /// Whether the page is free, quarantined or not. May load a page of the map.
+    ///
+    /// # Errors
+    /// Those of the pager, and [`Error::Corrupt`] if the page of the map is damaged.
+    pub fn is_free<P: Pager>(&mut self, pager: &P, id: PageId) -> Result<bool> {
+        if !self.map.in_bounds(id) {
+            return Ok(id.get() >= self.map.end());
+        }
+        self.map.load(pager, self.map.leaf_of(id.get()))?;
+        Ok(self.map.is_free(id.get()))
+    }
+}

@@ -1,0 +1,189 @@
+//! Which pages are handed out, and when they may be handed out again.
+
+use bifolio_pager::{Error, PageId, PageSize, Pager};
+
+use super::super::Space;
+use super::sparse::Sparse;
+use super::{full_space, geometry, make_available, page, v};
+
+/// Allocates `count` pages; the lengths of the runs in which they came.
+fn run_lengths(space: &mut Space, pager: &Sparse, count: usize) -> Vec<u64> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for _ in 0..count {
+        let id = space.allocate(pager).unwrap().get();
+        match runs.last_mut() {
+            Some((start, len)) if *start + *len == id => *len += 1,
+            _ => runs.push((id, 1)),
+        }
+    }
+    runs.into_iter().map(|(_, len)| len).collect()
+}
+
+#[test]
+fn long_runs_are_taken_before_short_ones_and_these_before_holes() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 200_000); // seven leaves
+    let end = space.end();
+    let holes = (1000..150_000).step_by(2);
+    let long = (0..12).flat_map(|n| 151_000 + n * 1000..151_100 + n * 1000);
+    let short = (0..50).flat_map(|n| 170_000 + n * 100..170_010 + n * 100);
+    make_available(&mut space, &pager, holes.chain(long).chain(short), 2);
+
+    assert_eq!(run_lengths(&mut space, &pager, 1000), [100; 10]);
+    assert_eq!(run_lengths(&mut space, &pager, 200), [100; 2]);
+    assert_eq!(run_lengths(&mut space, &pager, 500), [10; 50]);
+    assert_eq!(run_lengths(&mut space, &pager, 1000), [1; 1000]);
+    assert_eq!(
+        space.end(),
+        end,
+        "the file does not grow while anything is available"
+    );
+
+    // What becomes available again is looked for again.
+    make_available(&mut space, &pager, 190_000..190_200, 3);
+    assert_eq!(run_lengths(&mut space, &pager, 200), [200]);
+    let left = (space.free() - space.quarantined()) as usize;
+    run_lengths(&mut space, &pager, left);
+    assert_eq!(space.allocate(&pager).unwrap().get(), end);
+}
+
+#[test]
+fn pages_given_back_are_available_at_once() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 1000);
+    let (id, len) = space.allocate_run(&pager, 300).unwrap();
+    assert_eq!((id.get(), len), (1000, 300));
+    (1100..1200).for_each(|number| space.give_back(PageId::new(number)));
+    assert_eq!((space.free(), space.quarantined()), (100, 0));
+    assert_eq!(
+        space.allocate_run(&pager, 300).unwrap(),
+        (PageId::new(1100), 100)
+    );
+    assert_eq!(
+        space.allocate_run(&pager, 7).unwrap(),
+        (PageId::new(1300), 7)
+    );
+}
+
+#[test]
+fn a_run_is_wanted_where_there_is_one_and_not_in_the_rest_at_the_cursor() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 10_000);
+    make_available(&mut space, &pager, (100..170).chain(500..600), 2);
+    assert_eq!(
+        space.allocate_run(&pager, 67).unwrap(),
+        (PageId::new(100), 67)
+    );
+    assert_eq!(
+        space.allocate_run(&pager, 90).unwrap(),
+        (PageId::new(500), 90)
+    );
+    assert_eq!(
+        space.allocate_run(&pager, 2).unwrap(),
+        (PageId::new(590), 2)
+    );
+}
+
+#[test]
+#[should_panic(expected = "free already")]
+fn a_page_given_back_twice_is_a_mistake() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = Space::new(pager.geometry());
+    let id = space.allocate(&pager).unwrap();
+    space.give_back(id);
+    space.give_back(id);
+}
+
+#[test]
+fn a_file_grows_in_steps_that_grow_with_it() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = Space::new(pager.geometry());
+    while space.end() < 1_000_000 {
+        space.allocate_run(&pager, 1000).unwrap();
+    }
+    let grown = pager.grown.lock().unwrap();
+    let steps: Vec<_> = grown.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(grown.len() < 120, "{} steps", grown.len());
+    assert!(
+        steps.iter().all(|&step| step <= 16_384 + 1000),
+        "64 MiB at the most"
+    );
+    assert!(steps.iter().all(|&step| step >= 256), "1 MiB at the least");
+}
+
+#[test]
+fn a_file_is_filled_to_the_last_page_it_may_have() {
+    let mut pager = Sparse::new(geometry(PageSize::DEFAULT));
+    pager.limit = 1000;
+    let mut space = Space::new(pager.geometry());
+    for number in 32..990 {
+        assert_eq!(space.allocate(&pager).unwrap().get(), number);
+    }
+    let (id, len) = space.allocate_run(&pager, 50).unwrap();
+    assert_eq!((id.get(), len), (990, 10));
+    let full = space.allocate(&pager);
+    assert!(
+        matches!(
+            full,
+            Err(Error::Full {
+                limit_bytes: 4_096_000
+            })
+        ),
+        "{full:?}"
+    );
+    space.give_back(PageId::new(77));
+    assert_eq!(space.allocate(&pager).unwrap().get(), 77);
+}
+
+#[test]
+fn the_last_page_number_is_not_handed_out() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, PageId::MAX.get() - 3);
+    assert_eq!(space.allocate_run(&pager, 9).unwrap().1, 3);
+    assert!(matches!(space.allocate(&pager), Err(Error::Full { .. })));
+    make_available(&mut space, &pager, 5000..5020, 2);
+    let root = space.store(&pager, v(2)).unwrap().root;
+    assert_eq!(root.level, 5);
+    let mut space = Space::open(pager.geometry(), root).unwrap();
+    assert!(space.is_free(&pager, PageId::new(5019)).unwrap());
+}
+
+#[test]
+fn a_page_is_held_while_a_version_that_reaches_it_is_live() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 1000);
+    space.retire(&pager, page(100, 3), v(7)).unwrap();
+    assert!(space.is_free(&pager, PageId::new(100)).unwrap());
+    for live in [&[3, 9][..], &[1, 6, 9], &[6, 9], &[5, 6, 9][1..]] {
+        let live: Vec<_> = live.iter().map(|&number| v(number)).collect();
+        assert_eq!(space.release(&pager, &live).unwrap_or(99), 0, "{live:?}");
+        assert_eq!(space.allocate(&pager).unwrap().get(), space.end() - 1);
+        if live[0] == v(3) {
+            // The rest of the list needs versions that were not live: another space.
+            space = full_space(&pager, 1000);
+            space.retire(&pager, page(100, 3), v(7)).unwrap();
+        }
+    }
+    assert_eq!(space.release(&pager, &[v(7), v(9)]).unwrap(), 1);
+    assert_eq!(space.allocate(&pager).unwrap().get(), 100);
+}
+
+#[test]
+fn a_page_that_no_live_version_reaches_is_released_although_an_older_one_is_live() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 1000);
+    space.retire(&pager, page(100, 3), v(7)).unwrap();
+    assert_eq!(space.release(&pager, &[v(2), v(7)]).unwrap(), 1);
+}
+
+#[test]
+fn pages_are_discarded_before_they_are_handed_out() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 1000);
+    drop(pager.create(page(100, 1)).unwrap());
+    space.retire(&pager, page(100, 1), v(2)).unwrap();
+    space.release(&pager, &[v(1)]).unwrap();
+    assert!(pager.read(page(100, 1)).is_ok(), "version 1 reads it");
+    space.release(&pager, &[v(2)]).unwrap();
+    assert!(pager.read(page(100, 1)).is_err());
+}
