@@ -109,7 +109,10 @@ impl Hazards {
     pub fn protect(&self, id: PageId) -> Hazard<'_> {
         debug_assert_ne!(id.get(), EMPTY, "page 0 is not read through guards");
         let slot = self.free_slot();
-        slot.store(id.get(), Ordering::Relaxed);
+        // Release: who finds this page in the slot, and so not the one before it, must know that
+        // the one before is no longer read. (The release in `Hazard::drop` does not reach a reader
+        // of a later store.) The order against the look-up is the fence's business.
+        slot.store(id.get(), Ordering::Release);
         light_fence();
         Hazard { slot }
     }
@@ -143,29 +146,39 @@ impl Hazards {
 
     #[cold]
     fn free_slot_elsewhere(&self) -> &AtomicU64 {
-        OWNED_LINES.with_borrow_mut(|owned| {
-            owned.0.retain(|(shared, _)| shared.strong_count() > 0);
-            let mine = owned
-                .0
+        let found = OWNED_LINES.try_with(|owned| {
+            let owned = &mut owned.borrow_mut().0;
+            owned.retain(|(shared, _)| shared.strong_count() > 0);
+            owned
                 .iter()
-                .filter(|(shared, _)| shared.as_ptr() == Arc::as_ptr(&self.shared));
-            for &(_, line) in mine {
-                if let Some(slot) = self.shared.line(line).free_slot() {
-                    LAST_LINE.set((self.shared.key, line));
-                    return slot;
-                }
+                .filter(|(shared, _)| shared.as_ptr() == Arc::as_ptr(&self.shared))
+                .find_map(|&(_, line)| Some((line, self.shared.line(line).free_slot()?)))
+        });
+        if let Ok(Some((line, slot))) = found {
+            LAST_LINE.set((self.shared.key, line));
+            return slot;
+        }
+        self.free_slot_in_new_line()
+    }
+
+    fn free_slot_in_new_line(&self) -> &AtomicU64 {
+        loop {
+            let line = self.shared.claim();
+            // Fails in a thread that is ending and has given its lines back: then this line is
+            // never given back, which wastes it and does no other harm.
+            let _ = OWNED_LINES.try_with(|owned| {
+                owned
+                    .borrow_mut()
+                    .0
+                    .push((Arc::downgrade(&self.shared), line))
+            });
+            // A line can come with slots that guards of its former owner, moved to other
+            // threads, still fill; hardly ever with all of them.
+            if let Some(slot) = self.shared.line(line).free_slot() {
+                LAST_LINE.set((self.shared.key, line));
+                return slot;
             }
-            loop {
-                let line = self.shared.claim();
-                owned.0.push((Arc::downgrade(&self.shared), line));
-                // A line can come with slots that guards of its former owner, moved to other
-                // threads, still fill; hardly ever with all of them.
-                if let Some(slot) = self.shared.line(line).free_slot() {
-                    LAST_LINE.set((self.shared.key, line));
-                    return slot;
-                }
-            }
-        })
+        }
     }
 }
 
@@ -242,6 +255,8 @@ struct OwnedLines(Vec<(Weak<Shared>, u32)>);
 
 impl Drop for OwnedLines {
     fn drop(&mut self) {
+        // Other destructors of this thread may read pages yet, and the line is another's by then.
+        LAST_LINE.set((0, 0));
         for (shared, line) in &self.0 {
             if let Some(shared) = shared.upgrade() {
                 shared.line(*line).owned.store(false, Ordering::Release);
@@ -277,6 +292,7 @@ fn heavy_fence() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
     use std::thread;
 
     fn page(number: u64) -> PageId {
@@ -338,6 +354,118 @@ mod tests {
         assert!(hazards.snapshot().contains(page(5)));
         drop(moved);
         assert!(!hazards.snapshot().contains(page(5)));
+    }
+
+    #[test]
+    fn a_slot_emptied_by_another_thread_is_used_again() {
+        let hazards = Hazards::new();
+        for number in 1..1000 {
+            let moved = hazards.protect(page(number));
+            thread::scope(|scope| scope.spawn(move || drop(moved)).join().unwrap());
+        }
+        assert_eq!(hazards.shared.lines.load(Ordering::SeqCst), 1);
+        assert!(hazards.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_fills_no_slot_of_a_line_it_gave_back() {
+        // A destructor of a thread-local that was made before the thread's first hazard runs after
+        // the thread's lines were given back; one that was made later runs before. Both may read.
+        struct AtTheEnd(Arc<Hazards>);
+        impl Drop for AtTheEnd {
+            fn drop(&mut self) {
+                let hazards = &self.0;
+                let (protected, wait) = mpsc::channel();
+                let (done, finish) = mpsc::channel::<()>();
+                thread::scope(|scope| {
+                    scope.spawn(move || {
+                        let theirs = hazards.protect(page(7));
+                        protected.send(line_of(&theirs)).unwrap();
+                        let _ = finish.recv();
+                    });
+                    let theirs = wait.recv().unwrap();
+                    let ours = line_of(&hazards.protect(page(8)));
+                    drop(done);
+                    assert_ne!(ours, theirs, "two threads fill one line");
+                });
+            }
+        }
+        fn line_of(hazard: &Hazard<'_>) -> usize {
+            std::ptr::from_ref(hazard.slot).addr() / size_of::<Line>()
+        }
+        thread_local! {
+            static EARLY: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
+            static LATE: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
+        }
+        let hazards = Arc::new(Hazards::new());
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| {
+                EARLY.set(Some(AtTheEnd(hazards.clone())));
+                drop(hazards.protect(page(1)));
+                LATE.set(Some(AtTheEnd(hazards.clone())));
+            });
+            // Joined, because the scope alone does not wait for the destructors.
+            ending.join().unwrap();
+        });
+        assert!(hazards.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn one_thread_may_read_through_two_registries_in_turn() {
+        let (left, right) = (Hazards::new(), Hazards::new());
+        let mut live = Vec::new();
+        for number in 1..100 {
+            live.push(left.protect(page(number)));
+            live.push(right.protect(page(1000 + number)));
+        }
+        assert_eq!(left.snapshot().0, (1..100).collect::<Vec<_>>());
+        assert_eq!(right.snapshot().0, (1001..1100).collect::<Vec<_>>());
+        drop(live);
+        assert!(left.snapshot().0.is_empty());
+        assert!(right.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn threads_that_claim_lines_at_once_share_none() {
+        const THREADS: u64 = 8;
+        const EACH: u64 = 200; // more than the first segment has slots for, together
+        let hazards = Hazards::new();
+        let start = std::sync::Barrier::new(THREADS as usize);
+        thread::scope(|scope| {
+            let claimers: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (hazards, start) = (&hazards, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        (1..=EACH)
+                            .map(|number| hazards.protect(page(thread * EACH + number)))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            let live: Vec<_> = claimers
+                .into_iter()
+                .map(|claimer| claimer.join().unwrap())
+                .collect();
+            assert_eq!(
+                hazards.snapshot().0,
+                (1..=THREADS * EACH).collect::<Vec<_>>()
+            );
+            drop(live);
+        });
+        assert!(hazards.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn lines_lie_in_segments_without_gap_or_overlap() {
+        let mut expected = (0, 0);
+        for number in 0..FIRST_SEGMENT * 255 {
+            assert_eq!(place(number), expected, "line {number}");
+            expected.1 += 1;
+            if expected.1 == (FIRST_SEGMENT << expected.0) as usize {
+                expected = (expected.0 + 1, 0);
+            }
+        }
     }
 
     #[test]

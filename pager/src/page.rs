@@ -84,8 +84,12 @@ impl PageId {
     }
 
     /// The page `count` pages further on.
+    ///
+    /// # Panics
+    /// If that number needs more than 48 bits.
     pub const fn plus(self, count: u64) -> Self {
-        PageId::new(self.0 + count)
+        // Saturating, so that a sum past 64 bits is refused like one past 48.
+        PageId::new(self.0.saturating_add(count))
     }
 }
 
@@ -341,6 +345,9 @@ mod tests {
         seed: 7,
     };
 
+    const FINAL: u64 = 0x1538_20c8_4626_3c1b;
+    const PRIVATE: u64 = 0x0bb2_41e7_334c_0116;
+
     fn image(id: u64, version: u64) -> Vec<u8> {
         let mut image = vec![0; GEOMETRY.page_size.bytes()];
         let own = PageRef {
@@ -430,6 +437,54 @@ mod tests {
                 .verify_image(&page, PageId::new(9), Standing::Final)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_checksum_of_a_page_is_the_same_for_ever() {
+        // Bytes of the format: if this fails, files written before can no longer be read.
+        let mut page = image(0x0102, 0x0a0b);
+        page[KIND.start] = Kind::Leaf as u8;
+        page[HEADER_LEN..HEADER_LEN + 5].copy_from_slice(b"folio");
+        for (standing, checksum) in [(Standing::Final, FINAL), (Standing::Private, PRIVATE)] {
+            GEOMETRY.seal_image(&mut page, standing);
+            let word: [u8; CHECKSUM_LEN] = page[GEOMETRY.page_size.usable()..].try_into().unwrap();
+            assert_eq!(u64::from_le_bytes(word), checksum, "{standing:?}");
+        }
+        assert_eq!(
+            page[..24],
+            *b"\x02\x01\0\0\0\0\x0b\x0a\0\0\0\0\x02\0\0\0folio\0\0\0"
+        );
+    }
+
+    #[test]
+    fn a_kind_is_its_stored_number_and_no_other_number_is_a_kind() {
+        let mut page = image(9, 3);
+        for number in 0..=u8::MAX {
+            page[KIND.start] = number;
+            match Kind::of(&page) {
+                Some(kind) => assert_eq!(kind as u8, number),
+                None => assert!(!(1..=5).contains(&number)),
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "48 bits")]
+    fn a_page_past_the_largest_number_is_refused() {
+        let _ = PageId::MAX.plus(u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_reference_reads_as_it_was_stored(id in 0..=U48_MAX, version in 0..=U48_MAX) {
+            let at = PageRef { id: PageId::new(id), version: Version::new(version) };
+            assert_eq!(PageRef::decode(&at.encode()), at);
+        }
+
+        #[test]
+        fn any_twelve_bytes_are_a_reference(bytes: [u8; PageRef::LEN]) {
+            assert_eq!(PageRef::decode(&bytes).encode(), bytes);
+        }
     }
 
     #[test]

@@ -29,14 +29,15 @@ impl<T: Default> PageTable<T> {
     }
 
     /// The entry of `id`, if anybody has asked for one near it with [`PageTable::entry`].
-    /// `None` also past the capacity.
+    /// `None` also past the capacity, which is rounded up to a multiple of 16,384 pages.
     #[inline]
     pub fn get(&self, id: PageId) -> Option<&T> {
         let (chunk, index) = Self::split(id);
         Some(&self.chunks.get(chunk)?.get()?[index])
     }
 
-    /// The entry of `id`, made if need be; `None` past the capacity.
+    /// The entry of `id`, made if need be; `None` past the capacity, which is rounded up to a
+    /// multiple of 16,384 pages.
     #[inline]
     pub fn entry(&self, id: PageId) -> Option<&T> {
         let (chunk, index) = Self::split(id);
@@ -56,8 +57,11 @@ impl<T: Default> PageTable<T> {
 
     #[inline]
     fn split(id: PageId) -> (usize, usize) {
-        let number = id.get() as usize;
-        (number / CHUNK_LEN, number % CHUNK_LEN)
+        const LEN: u64 = CHUNK_LEN as u64;
+        // A page number has 48 bits, so without the clamp two pages could share an entry where
+        // `usize` has 32.
+        let chunk = usize::try_from(id.get() / LEN).unwrap_or(usize::MAX);
+        (chunk, (id.get() % LEN) as usize)
     }
 }
 
@@ -106,5 +110,39 @@ mod tests {
         let table = PageTable::<AtomicU32>::new(100);
         assert!(table.entry(PageId::MAX).is_none());
         assert!(table.get(PageId::MAX).is_none());
+        let end = PageId::new(CHUNK_LEN as u64);
+        assert!(
+            table.entry(PageId::new(end.get() - 1)).is_some(),
+            "rounded up"
+        );
+        assert!(table.entry(end).is_none());
+        assert!(table.get(end).is_none());
+    }
+
+    #[test]
+    fn a_table_of_no_pages_has_no_entry() {
+        let table = PageTable::<AtomicU32>::new(0);
+        assert!(table.entry(PageId::new(0)).is_none());
+        assert_eq!(table.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn threads_that_make_a_chunk_at_once_share_it() {
+        let table = PageTable::<AtomicU32>::new(1 << 16);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for number in 0..1 << 16 {
+                        let entry = table.entry(PageId::new(number)).unwrap();
+                        entry.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let all = (0..1 << 16).map(|number| table.get(PageId::new(number)).unwrap());
+        assert!(
+            all.map(|entry| entry.load(Ordering::Relaxed))
+                .all(|count| count == 4)
+        );
     }
 }
