@@ -1,0 +1,87 @@
+//! Finding a key on a page: the hottest loop there is.
+//!
+//! Slots carry heads, so most of the search compares numbers in one small array. Only where the
+//! key's own head is met do cells come in.
+
+use crate::node::{Damage, Layout, SLOT_LEN, View, head_of, slot_head};
+
+impl<L: Layout> View<'_, L> {
+    /// The first slot whose key is not less than `key`, and whether it is `key`.
+    #[inline]
+    pub(crate) fn search(&self, key: &[u8]) -> Result<(usize, bool), Damage> {
+        let suffix = self.suffix_of(key)?;
+        let head = head_of(suffix);
+        let slots = self.slots();
+        let first = first_not_below(slots, head);
+        match slots.get(first) {
+            Some(slot) if slot_head(slot) == head => self.search_equal_heads(first, head, suffix),
+            _ => Ok((first, false)),
+        }
+    }
+
+    /// The rest of a search, where slot `first` is the first that has the key's head.
+    #[inline]
+    fn search_equal_heads(
+        &self,
+        first: usize,
+        head: u32,
+        suffix: &[u8],
+    ) -> Result<(usize, bool), Damage> {
+        // Heads are mostly unique, so the first one decides.
+        let found = self.suffix(first)?;
+        if found >= suffix {
+            return Ok((first, found == suffix));
+        }
+        let (mut low, mut high) = (first + 1, self.slots().len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let below = slot_head(&self.slots()[middle]) == head && self.suffix(middle)? < suffix;
+            if below {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let found = low < self.slots().len()
+            && slot_head(&self.slots()[low]) == head
+            && self.suffix(low)? == suffix;
+        Ok((low, found))
+    }
+}
+
+/// The first slot whose head is not less than `head`. No branch depends on what is compared, so
+/// none is mispredicted.
+#[inline]
+fn first_not_below(slots: &[[u8; SLOT_LEN]], head: u32) -> usize {
+    let mut first = 0;
+    let mut len = slots.len();
+    // The answer is in `first ..= first + len`.
+    while len > 0 {
+        let half = len.div_ceil(2);
+        let below = slot_head(&slots[first + half - 1]) < head;
+        first = std::hint::select_unpredictable(below, first + half, first);
+        len -= half;
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_slot_not_below_is_found_in_lists_of_every_length() {
+        for len in 0..70u32 {
+            let slots: Vec<[u8; SLOT_LEN]> = (0..len)
+                .map(|index| {
+                    let head = (index / 2 * 2 + 1).to_le_bytes();
+                    [head[0], head[1], head[2], head[3], 0, 0]
+                })
+                .collect();
+            for head in 0..len + 3 {
+                let expected = slots.partition_point(|slot| slot_head(slot) < head);
+                assert_eq!(first_not_below(&slots, head), expected, "{head} of {len}");
+            }
+        }
+    }
+}
