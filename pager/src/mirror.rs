@@ -18,7 +18,7 @@ use std::ops::{Deref, DerefMut};
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
-use crate::page::{Geometry, PageId, PageRef, Version};
+use crate::page::{Geometry, PageId, PageRef};
 use crate::pager::{Access, Counters, Flushed, MetaSlot, PageGuard, Pager};
 
 /// Two pagers that must give the same answers; see the [module](self).
@@ -274,15 +274,6 @@ impl<A: Pager, B: Pager> Mirror<A, B> {
             sides: Some((left, right)),
             order: &self.order,
         }
-    }
-
-    /// Reads a page from both and says whether they agree about it, in content or in refusal, for
-    /// a sweep over all pages at the end of a test.
-    ///
-    /// # Panics
-    /// If they do not.
-    pub fn compare(&self, id: PageId, version: Version) -> Result<()> {
-        self.read(PageRef { id, version })?.confirm()
     }
 }
 

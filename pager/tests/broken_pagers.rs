@@ -117,6 +117,7 @@ catches! {
         a_new_life_has_a_new_stamp_and_the_old_one_is_refused: IgnoresStamps,
         a_page_is_not_written_under_another_stamp: IgnoresStamps,
         growth_makes_room_and_keeps_what_is_there: GrowthMovesPages,
+        the_file_grows_while_others_read: OnlyItsThreadSeesAWrite,
         growing_to_less_changes_nothing: GrowSetsTheLength,
         a_page_past_the_end_cannot_be_created: CreatesAnything,
         a_page_of_the_meta_area_cannot_be_created_or_written: CreatesAnything,

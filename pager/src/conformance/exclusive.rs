@@ -218,7 +218,9 @@ pub fn of_several_writers_of_one_page_one_wins<F: Fixture>(fixture: &F, geometry
                                 assert!(
                                     matches!(
                                         error,
-                                        Error::Guarded { .. } | Error::WrongState { .. }
+                                        Error::Guarded { .. }
+                                            | Error::WrongState { .. }
+                                            | Error::NoFreeFrame { .. }
                                     ),
                                     "{error:?}"
                                 );

@@ -1,5 +1,7 @@
 //! The life of a page number, as drawn in [`Pager`]'s documentation, and the room for it.
 
+use std::thread;
+
 use super::*;
 
 /// A sealed page never changes again.
@@ -138,6 +140,32 @@ pub fn growth_makes_room_and_keeps_what_is_there<F: Fixture>(fixture: &F, geomet
     for doubling in 2..8 {
         assert_reads(&pager, nth(geometry, (1 << doubling) - 1, 1), 1);
     }
+}
+
+/// Readers need not know that the file grows, nor `grow` that there are readers.
+pub fn the_file_grows_while_others_read<F: Fixture>(fixture: &F, geometry: Geometry) {
+    let pager = with_room(fixture, geometry, 8);
+    let pages = firsts(geometry, 8, 1);
+    put_sealed(&pager, &pages, 0);
+    thread::scope(|scope| {
+        for thread in 0..2 {
+            let (pager, pages) = (&pager, &pages);
+            scope.spawn(move || {
+                let held = patiently(|| pager.read(pages[thread]));
+                for step in 0..400 {
+                    let at = pages[mix(step) as usize % pages.len()];
+                    assert_exposes(&patiently(|| pager.read(at)), geometry, at, 0);
+                    assert_exposes(&held, geometry, pages[thread], 0);
+                }
+            });
+        }
+        for count in (16..=256).step_by(16) {
+            make_room(&pager, count);
+            let at = nth(geometry, count - 1, 1);
+            fill(&mut patiently(|| pager.create(at)), at, 1);
+        }
+    });
+    assert_reads(&pager, nth(geometry, 255, 1), 1);
 }
 
 /// `grow` never shrinks.

@@ -150,6 +150,7 @@ macro_rules! conformance {
                     a_new_life_has_a_new_stamp_and_the_old_one_is_refused,
                     a_page_is_not_written_under_another_stamp,
                     growth_makes_room_and_keeps_what_is_there,
+                    the_file_grows_while_others_read,
                     growing_to_less_changes_nothing,
                     a_page_past_the_end_cannot_be_created,
                     a_page_of_the_meta_area_cannot_be_created_or_written,
@@ -400,6 +401,17 @@ fn assert_mistake<T>(result: Result<T>, id: PageId, call: &str) {
         named,
         "{call} of page {id}: neither WrongState nor Corrupt, but {error:?}"
     );
+}
+
+/// A small pool may be full for a moment while other threads are at work (clause 8): ask again.
+fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> T {
+    loop {
+        match call() {
+            Ok(value) => return value,
+            Err(Error::NoFreeFrame { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn skipped(hook: &str) {

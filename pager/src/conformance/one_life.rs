@@ -80,17 +80,6 @@ pub fn lives_come_and_go_while_others_read<F: Fixture>(fixture: &F, geometry: Ge
     });
 }
 
-/// A small pool may be full for a moment while other threads are at work (clause 8): ask again.
-fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> T {
-    loop {
-        match call() {
-            Ok(value) => return value,
-            Err(Error::NoFreeFrame { .. }) => thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 struct TellOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for TellOnDrop<'_> {

@@ -28,7 +28,8 @@ enum Fate<'a> {
 
 impl MemPager {
     /// The file as a power cut now would leave it if nothing was written early: what was flushed,
-    /// and nothing else. Costs a reference per page. This pager goes on undisturbed.
+    /// and nothing else. Costs a reference per page. This pager goes on undisturbed, also while
+    /// other threads use it.
     pub fn power_cut(&self) -> MemPager {
         self.after(Fate::Flushed)
     }

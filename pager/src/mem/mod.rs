@@ -27,8 +27,8 @@ use crate::pager::{Counters, Flushed, META_LEN, MetaSlot, PageGuard, Pager, firs
 
 /// A pager without a file; see the [module](self).
 ///
-/// Its memory is bounded by nothing but the caller's `grow`: it never answers
-/// [`Error::NoFreeFrame`].
+/// Its memory is bounded by nothing but the caller's `grow`, which takes 48 bytes a page at
+/// once, and the pages themselves: it never answers [`Error::NoFreeFrame`].
 pub struct MemPager {
     geometry: Geometry,
     keeps: Keeps,
@@ -43,6 +43,8 @@ enum Keeps {
     Storage,
     Nothing,
 }
+
+const _: () = assert!(size_of::<Mutex<Slot>>() == 48);
 
 #[derive(Default)]
 struct Storage {
