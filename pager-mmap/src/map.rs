@@ -38,6 +38,8 @@ pub(crate) struct Map {
     /// Before `raw`: the handler must not know the range any more when it is unmapped.
     watch: Watch,
     raw: MmapRaw,
+    /// Where `raw` begins.
+    base: NonNull<u8>,
     page_size: PageSize,
     /// Pages that the reservation has room for.
     capacity: u64,
@@ -46,7 +48,6 @@ pub(crate) struct Map {
 /// The bytes of a page that is held for reading.
 pub(crate) struct HeldPage<'p> {
     page: Place<'p>,
-    #[expect(dead_code, reason = "held for its drop")]
     hold: Hold<'p>,
 }
 
@@ -63,6 +64,10 @@ struct Place<'p> {
     map: &'p Map,
 }
 
+// SAFETY: `base` is the address that `raw` has too, and `raw` may be used from any thread.
+unsafe impl Send for Map {}
+// SAFETY: as above; what happens behind the address is governed by tokens, as for `Place`.
+unsafe impl Sync for Map {}
 // SAFETY: a `Place` is an address inside a mapping that lives as long as `'p`, on whatever thread;
 // the mapping belongs to no thread. Access through it is governed by the tokens stored beside it,
 // which are atomics and are `Send` and `Sync` themselves.
@@ -88,7 +93,9 @@ impl Map {
         let raw = mapped.map_err(|error| Error::io("mapping the file", error))?;
         // A core dump of a crash need not hold the database. Old kernels refuse; never mind.
         let _ = raw.advise(Advice::DontDump);
+        let base = NonNull::new(raw.as_mut_ptr());
         Ok(Map {
+            base: base.expect("a mapping does not begin at address zero"),
             watch: sigbus::watch(raw.as_mut_ptr() as usize, bytes, read_only)?,
             raw,
             page_size,
@@ -131,6 +138,12 @@ impl Map {
         }
     }
 
+    /// The page `id` but for its checksum word, while it is held. `hold` must be of this page.
+    #[inline]
+    pub(crate) fn bytes<'h>(&'h self, id: PageId, hold: &'h Hold<'_>) -> &'h [u8] {
+        self.place(id).bytes(hold)
+    }
+
     /// The whole page with its checksum word, while it is latched. `_latch` must be of this page.
     pub(crate) fn image<'l>(&'l self, id: PageId, _latch: &'l Latch<'_>) -> &'l [u8] {
         let start = self.place(id).start.as_ptr();
@@ -142,11 +155,10 @@ impl Map {
 
     #[inline]
     fn place(&self, id: PageId) -> Place<'_> {
-        assert!(id.get() < self.capacity, "{id:?} is past the reservation");
+        assert!(id.get() < self.capacity, "a page past the reservation");
         let offset = self.page_size.offset(id) as usize;
-        // SAFETY: by the assertion, the page lies inside the one mapping that starts at this pointer.
-        let start = unsafe { self.raw.as_mut_ptr().add(offset) };
-        let start = NonNull::new(start).expect("the mapping does not start at address zero");
+        // SAFETY: by the assertion, the page lies inside the one mapping that begins at `base`.
+        let start = unsafe { self.base.add(offset) };
         Place { start, map: self }
     }
 
@@ -174,15 +186,25 @@ impl Map {
     }
 }
 
+impl<'p> Place<'p> {
+    #[inline]
+    fn bytes<'h>(self, _hold: &'h Hold<'_>) -> &'h [u8]
+    where
+        'p: 'h,
+    {
+        let usable = self.map.page_size.usable();
+        // SAFETY: the bytes lie inside the mapping, which lives for `'p`. Nobody writes them while
+        // the hold lives (state.rs, invariant 4); the checksum word, which flush may fill at any
+        // time, lies behind them.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), usable) }
+    }
+}
+
 impl HeldPage<'_> {
     /// The page but for its checksum word.
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        let usable = self.page.map.page_size.usable();
-        // SAFETY: the bytes lie inside the mapping, which outlives `self`. Nobody writes them while
-        // the hold in `self` lives (state.rs, invariant 4); the checksum word, which flush may fill
-        // at any time, lies behind them.
-        unsafe { slice::from_raw_parts(self.page.start.as_ptr(), usable) }
+        self.page.bytes(&self.hold)
     }
 
     /// The mapping that the page lies in.
@@ -194,8 +216,8 @@ impl HeldPage<'_> {
     /// Which page this is.
     #[cold]
     pub(crate) fn id(&self) -> PageId {
-        let base = self.page.map.raw.as_ptr() as usize;
-        let offset = self.page.start.as_ptr() as usize - base;
+        let base = self.page.map.base.addr().get();
+        let offset = self.page.start.addr().get() - base;
         PageId::new((offset / self.page.map.page_size.bytes()) as u64)
     }
 

@@ -42,7 +42,7 @@ impl Pages {
     }
 
     /// Holds a page that is known to be sealed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hold_sealed(&self, id: PageId) -> Option<Hold<'_>> {
         if id < self.first {
             return None;

@@ -175,12 +175,15 @@ impl Storage {
         self.check_after_sync(map)
     }
 
-    /// Starts writing the pages of `span` out.
+    /// Starts writing `count` pages from `first` on out.
     pub(crate) fn start_write_out(&self, map: &Map, first: PageId, count: u64) {
         let (offset, len) = map.span(first, count);
-        if let Err(error) = retried(|| start_write_out(&self.file, offset, len)) {
-            // The hint itself promises nothing, but the pages are now perhaps not what they seem.
-            let _ = self.failed("starting to write pages out", error);
+        match retried(|| start_write_out(&self.file, offset, len)) {
+            Ok(()) => {}
+            // Forbidden here, so that nothing happened.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+            // The hint promises nothing, but a failed write may have marked pages clean.
+            Err(error) => _ = self.failed("starting to write pages out", error),
         }
     }
 

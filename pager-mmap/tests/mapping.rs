@@ -315,6 +315,41 @@ fn tables_cost_little_and_are_counted() {
     assert!((1..1 << 20).contains(&(used - empty)), "{empty} {used}");
 }
 
+/// Run in a process of its own, because the limit is the process's.
+#[test]
+fn where_address_space_is_short_less_is_reserved_and_reported() {
+    const CHILD: &str = "BIFOLIO_SHORT_OF_ADDRESSES";
+    if std::env::var_os(CHILD).is_none() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("where_address_space_is_short_less_is_reserved_and_reported")
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let limit = rustix::process::Rlimit {
+        current: Some(8 << 30),
+        maximum: Some(8 << 30),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let pager = OnFile::new(file, geometry(), MmapOptions::default());
+    assert_eq!(pager.pager.reserved_bytes(), 4 << 30);
+    let backend = pager.effective_backend();
+    assert!(backend.ends_with("4 GiB reserved"), "{backend}");
+    fill(&pager, 10);
+    pager.read(nth(9, 1)).unwrap().confirm().unwrap();
+
+    // A file larger than all address space cannot be mapped at all.
+    pager.file.set_len(16 << 30).unwrap();
+    let file = pager.file.try_clone().unwrap();
+    drop(pager);
+    let refused = MmapPager::open(file, geometry(), options()).err().unwrap();
+    assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+}
+
 #[test]
 fn a_full_disk_is_an_error_that_stops_writing_and_not_reading() {
     let Some(mount) = SmallDisk::mount() else {
