@@ -1,1 +1,35 @@
-//! The buffer-pool pager of Bifolio: frames, eviction, pread or io_uring, write-back.
+//! The buffer-pool pager of Bifolio: a fixed budget of frames between the tree and the file.
+//!
+//! Start at [`BufPool`], then read in this order: `word.rs` (the state of a page, and every arrow
+//! between states), `frames.rs` (the memory, and what proves a right to it), `pool.rs` (the contract
+//! in terms of the two), `load.rs`, `evict.rs`, `write.rs` (pages coming in, making room, going out),
+//! `disk.rs` and `io/` (the file).
+//!
+//! `unsafe` is in `frames.rs` and `io/uring.rs` only.
+
+#![deny(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block
+)]
+
+mod disk;
+mod evict;
+#[allow(unsafe_code)]
+mod frames;
+mod guard;
+#[allow(unsafe_code)]
+mod io;
+mod load;
+mod options;
+mod parking;
+mod policy;
+mod pool;
+mod tally;
+mod word;
+mod write;
+
+pub use guard::{Mut, Ref};
+pub use options::{Direct, IoBackend, LEAST_FRAMES, Policy, PoolOptions};
+pub use pool::BufPool;

@@ -1,0 +1,236 @@
+//! Where frames come from when none is free.
+//!
+//! 1. The policy offers frames, and we look at the word of the page in each: one that is clean and
+//!    unlatched is *taken* (no reader finds it from then on); one that is dirty is remembered.
+//! 2. One snapshot of the hazards for all that were taken: what a reader protects is put back, and
+//!    counts as used; the frames of the others are ours.
+//! 3. Where there was more dirt than clean pages, the dirty ones are written, in page order,
+//!    neighbours merged, by the thread that needs a frame; they are then clean, and stay until the
+//!    policy offers them again.
+//! 4. Where nothing could be taken or written, the answer is `NoFreeFrame`, unless some frame is *in
+//!    transit*: on its way in or out in some other thread, which ends by itself.
+//!
+//! Locking: one sweep at a time (`sweeping`), and no I/O under it. Nobody holds a mark, a claim or
+//! the lock while waiting.
+
+use bifolio_pager::hazard::Protected;
+use bifolio_pager::{Error, PageId, Result};
+
+use crate::frames::{Occupant, Owned};
+use crate::policy::Candidates;
+use crate::pool::BufPool;
+use crate::tally::add;
+use crate::word::{FrameId, Phase, Taken};
+
+/// Sweeps that find nothing before the answer is an error: a guard that another thread holds for a
+/// moment, in a pool of a few frames, is no reason for one. Each is followed by a nap.
+const PATIENCE: u32 = 10;
+
+/// What a sweep has brought.
+struct Sweep<'p> {
+    frames: Vec<Owned<'p>>,
+    dirty: Vec<PageId>,
+    in_transit: bool,
+}
+
+impl BufPool {
+    /// Frames to free at once, so that the snapshot is shared.
+    fn eviction_batch(&self) -> usize {
+        (self.frames.usable() / 64).clamp(1, 64)
+    }
+
+    /// Dirty pages to write at once.
+    fn cleaning_batch(&self) -> usize {
+        (self.frames.usable() / 8).clamp(4, crate::write::BATCH_PAGES)
+    }
+
+    /// A frame, by eviction if need be.
+    ///
+    /// # Errors
+    /// [`Error::NoFreeFrame`] where every frame is guarded; [`Error::Poisoned`] where some could be
+    /// had if they could be written.
+    pub(crate) fn frame(&self) -> Result<Owned<'_>> {
+        let mut fruitless = 0;
+        loop {
+            if let Some(frame) = self.frames.pop() {
+                return Ok(frame);
+            }
+            self.reap(&|| false);
+            let mut sweep = self.sweep(self.eviction_batch());
+            let mine = sweep.frames.pop();
+            let freed = sweep.frames.len();
+            drop(sweep.frames); // to the free list
+            let written = sweep.dirty.len() > freed && self.clean(&sweep.dirty);
+            match mine {
+                Some(frame) => return Ok(frame),
+                None if written => {}
+                None if sweep.in_transit => self.wait_for_transit(),
+                None if fruitless < PATIENCE => {
+                    fruitless += 1;
+                    self.frames.shortage.nap();
+                }
+                None => return Err(self.exhausted(!sweep.dirty.is_empty())),
+            }
+        }
+    }
+
+    fn exhausted(&self, dirty: bool) -> Error {
+        match self.disk.writable() {
+            Err(poisoned @ Error::Poisoned { .. }) if dirty => poisoned,
+            _ => Error::NoFreeFrame {
+                capacity: self.frames.usable(),
+            },
+        }
+    }
+
+    fn wait_for_transit(&self) {
+        if self.disk.io.in_flight() > 0 {
+            let before = self.disk.io.in_flight();
+            self.reap(&|| self.disk.io.in_flight() >= before);
+        } else {
+            self.frames.shortage.nap();
+        }
+    }
+
+    /// Up to `want` frames, without waiting and without writing.
+    pub(crate) fn frames_at_hand(&self, want: usize) -> Vec<Owned<'_>> {
+        let mut frames: Vec<_> = std::iter::from_fn(|| self.frames.pop())
+            .take(want)
+            .collect();
+        if frames.len() < want {
+            frames.extend(self.sweep(want - frames.len()).frames);
+            frames.truncate(want); // the rest goes to the free list
+        }
+        frames
+    }
+
+    /// Steps 1 and 2, until something was freed or there is nothing to be had.
+    fn sweep(&self, want: usize) -> Sweep<'_> {
+        let _sweeping = self.sweeping.lock();
+        let mut sweep = Sweep {
+            frames: Vec::new(),
+            dirty: Vec::new(),
+            in_transit: false,
+        };
+        // What the last snapshot contained: no use to take it again.
+        let mut known: Option<Protected> = None;
+        loop {
+            let mut round = Round {
+                pool: self,
+                want,
+                most_dirty: self.cleaning_batch(),
+                known,
+                taken: Vec::new(),
+                dirty: Vec::new(),
+                in_transit: false,
+            };
+            self.policy.victims(&mut round);
+            sweep.in_transit = round.in_transit;
+            sweep.dirty.append(&mut round.dirty);
+            if round.taken.is_empty() {
+                break;
+            }
+            let protected = self.hazards.snapshot();
+            sweep.frames.extend(
+                round
+                    .taken
+                    .into_iter()
+                    .filter_map(|taken| self.settle(taken, &protected)),
+            );
+            if !sweep.frames.is_empty() {
+                break;
+            }
+            known = Some(protected);
+        }
+        sweep.dirty.sort_unstable();
+        sweep.dirty.dedup();
+        sweep
+    }
+
+    /// Step 2 for one page.
+    pub(crate) fn settle(&self, taken: Taken<'_>, protected: &Protected) -> Option<Owned<'_>> {
+        let (id, frame, dead) = (taken.id(), taken.frame(), taken.is_dead());
+        let vacated = taken.settle(protected);
+        self.parking.wake(id);
+        let Some(vacated) = vacated else {
+            self.policy.on_hit(frame);
+            return None;
+        };
+        self.policy.on_remove(frame);
+        if !dead {
+            add(&self.counts.evictions, 1);
+        }
+        Some(self.frames.own(vacated))
+    }
+
+    /// Step 3; whether a page was written. A failure is kept by the disk, and told to whoever writes.
+    fn clean(&self, dirty: &[PageId]) -> bool {
+        if self.disk.writable().is_err() {
+            return false;
+        }
+        let mut batch = self.batch();
+        for &id in dirty {
+            batch.mark(id);
+        }
+        batch.write().is_ok_and(|written| written > 0)
+    }
+}
+
+/// One pass of the policy's.
+struct Round<'p> {
+    pool: &'p BufPool,
+    want: usize,
+    most_dirty: usize,
+    known: Option<Protected>,
+    taken: Vec<Taken<'p>>,
+    dirty: Vec<PageId>,
+    in_transit: bool,
+}
+
+impl Round<'_> {
+    fn has_enough(&self) -> bool {
+        self.taken.len() >= self.want || self.dirty.len() >= self.most_dirty
+    }
+}
+
+impl Candidates for Round<'_> {
+    fn take_mark(&mut self, frame: FrameId) -> bool {
+        let Occupant::Page(id) = self.pool.frames.occupant(frame) else {
+            return false;
+        };
+        self.pool
+            .table
+            .get(id)
+            .is_some_and(|state| state.take_mark(state.load()))
+    }
+
+    fn offer(&mut self, frame: FrameId) -> bool {
+        let id = match self.pool.frames.occupant(frame) {
+            Occupant::Page(id) => id,
+            Occupant::Withheld => return true,
+            Occupant::Nobody => {
+                self.in_transit = true; // in some thread's hands, or on the free list again
+                return true;
+            }
+        };
+        let state = self
+            .pool
+            .table
+            .get(id)
+            .expect("a page in a frame has a state");
+        let word = state.load();
+        if word.phase() != Phase::Resident || word.frame() != frame || word.is_writing() {
+            self.in_transit = true;
+        } else if word.is_latched() || self.known.as_ref().is_some_and(|known| known.contains(id)) {
+            // Guarded.
+        } else if word.is_takeable() {
+            match state.take(word, id) {
+                Some(taken) => self.taken.push(taken),
+                None => self.in_transit = true, // it has just changed
+            }
+        } else {
+            self.dirty.push(id);
+        }
+        !self.has_enough()
+    }
+}

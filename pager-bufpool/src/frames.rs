@@ -1,0 +1,443 @@
+//! The memory of the pool: one anonymous mapping cut into frames, and who may touch which.
+//!
+//! A *frame* is `page_size` bytes that hold one page. This module hands out its memory only to types
+//! that prove a right to it; the proofs are made by the arrows of [`crate::word`], and nowhere else.
+//!
+//! | proof                    | right                                                          |
+//! |--------------------------|----------------------------------------------------------------|
+//! | [`Owned`]                | all of the frame, to write                                     |
+//! | [`ExclusiveHold`]        | all but the checksum word, to write                            |
+//! | [`SealedHold`], [`SharedHold`] | all but the checksum word, to read                       |
+//! | [`Writing`]              | all of the frame to read, and the checksum word to write       |
+//!
+//! Invariants:
+//! 1. Every frame is in exactly one place: the free list, an [`Owned`], a flight (given to the kernel
+//!    as an `Owned` was, until it [`Arrived`]), withheld, or one page's word.
+//! 2. At most one `Owned` or `ExclusiveHold` of a frame exists, and none beside any other proof: word
+//!    invariant 1. A `Writing` exists beside readers only: word invariant 2.
+//! 3. The mapping lives as long as `Frames`, which every proof borrows from.
+//!
+//! Not here: which page is evicted (`evict.rs`), the kernel's part in a flight (`io/uring.rs`).
+
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bifolio_pager::page::CHECKSUM_LEN;
+use bifolio_pager::{Error, Geometry, PageId, PageSize, Result};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use parking_lot::Mutex;
+
+use crate::io::Arrived;
+use crate::parking::Shortage;
+use crate::word::{ExclusiveHold, FrameId, SealedHold, SharedHold, Vacated, Writing};
+
+const HUGE_PAGE: usize = 2 << 20;
+/// No page is in the frame. (Page 0 is a meta slot and never in a frame.)
+const NO_PAGE: u64 = 0;
+/// The frame's memory was given back to the operating system.
+const WITHHELD: u64 = u64::MAX;
+
+/// What a frame is occupied by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    /// On the free list, or in some thread's hands.
+    Nobody,
+    /// This page, in its word or on its way there.
+    Page(PageId),
+    /// Not to be used any more.
+    Withheld,
+}
+
+/// All frames of a pool.
+pub(crate) struct Frames {
+    map: MmapRaw,
+    /// The first frame: `map`'s start, moved up to a huge page's boundary.
+    base: NonNull<u8>,
+    page_size: PageSize,
+    count: usize,
+    occupants: Box<[AtomicU64]>,
+    free: Mutex<Vec<FrameId>>,
+    withheld: AtomicUsize,
+    /// Frames that may be in use; what is above is withheld as it comes by.
+    target: AtomicUsize,
+    pub(crate) shortage: Shortage,
+}
+
+// SAFETY: `base` points into `map`, which is `Send`; access to the memory is by proof (header).
+unsafe impl Send for Frames {}
+// SAFETY: as above; all else in the struct is `Sync` by itself.
+unsafe impl Sync for Frames {}
+
+impl Frames {
+    /// Bytes beside the page itself that each frame costs here.
+    pub(crate) const OVERHEAD_BYTES: usize = size_of::<AtomicU64>() + size_of::<FrameId>();
+
+    /// Maps `count` frames. Their memory is taken from the system when they are first used.
+    pub(crate) fn new(count: usize, page_size: PageSize) -> Result<Self> {
+        let len = count * page_size.bytes();
+        // Address space only: what lies before and behind the frames is never touched.
+        let slack = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let map: MmapRaw = MmapOptions::new()
+            .len(len + slack)
+            .no_reserve_swap()
+            .map_anon()
+            .map_err(|error| Error::io(format!("mapping {len} bytes for frames"), error))?
+            .into();
+        let start = map.as_mut_ptr();
+        let skip = if slack == 0 {
+            0
+        } else {
+            start.align_offset(HUGE_PAGE).min(slack)
+        };
+        advise_huge(&map, skip, len);
+        // SAFETY: `skip <= slack`, so the result lies in the mapping of `len + slack` bytes.
+        let base = unsafe { start.add(skip) };
+        Ok(Frames {
+            map,
+            base: NonNull::new(base).expect("a mapping is not at address 0"),
+            page_size,
+            count,
+            occupants: (0..count).map(|_| AtomicU64::new(NO_PAGE)).collect(),
+            // Popped from the end: low frames first, so that few huge pages are touched early.
+            free: Mutex::new((0..count as u32).rev().map(FrameId).collect()),
+            withheld: AtomicUsize::new(0),
+            target: AtomicUsize::new(count),
+            shortage: Shortage::default(),
+        })
+    }
+
+    /// Frames in the mapping, withheld ones included.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Frames that may hold a page.
+    pub(crate) fn usable(&self) -> usize {
+        self.count - self.withheld.load(Ordering::Relaxed)
+    }
+
+    /// Frames on the free list.
+    pub(crate) fn free_len(&self) -> usize {
+        self.free.lock().len()
+    }
+
+    /// Asks for at most `target` frames to be used from now on; they are withheld as they come free.
+    pub(crate) fn shrink_to(&self, target: usize) {
+        self.target.fetch_min(target, Ordering::Relaxed);
+    }
+
+    /// A frame from the free list.
+    pub(crate) fn pop(&self) -> Option<Owned<'_>> {
+        loop {
+            let frame = self.free.lock().pop()?;
+            let owned = Owned {
+                frames: self,
+                frame,
+            };
+            if self.usable() <= self.target.load(Ordering::Relaxed) {
+                return Some(owned);
+            }
+            owned.withhold();
+        }
+    }
+
+    /// The frame of a page that was let go.
+    pub(crate) fn own(&self, vacated: Vacated) -> Owned<'_> {
+        let frame = vacated.frame();
+        self.occupant_of(frame).store(NO_PAGE, Ordering::Release);
+        Owned {
+            frames: self,
+            frame,
+        }
+    }
+
+    /// The frame of a flight that has ended.
+    pub(crate) fn land(&self, arrived: Arrived) -> Owned<'_> {
+        Owned {
+            frames: self,
+            frame: arrived.into_frame(),
+        }
+    }
+
+    /// What the frame is occupied by; out of date as soon as it is known, so check the page's word.
+    pub(crate) fn occupant(&self, frame: FrameId) -> Occupant {
+        match self.occupant_of(frame).load(Ordering::Acquire) {
+            NO_PAGE => Occupant::Nobody,
+            WITHHELD => Occupant::Withheld,
+            number => Occupant::Page(PageId::new(number)),
+        }
+    }
+
+    fn occupant_of(&self, frame: FrameId) -> &AtomicU64 {
+        &self.occupants[frame.index()]
+    }
+
+    #[inline]
+    fn start(&self, frame: FrameId) -> NonNull<u8> {
+        assert!(frame.index() < self.count, "{frame:?} of {}", self.count);
+        // SAFETY: by the assert, the whole frame lies in the mapping.
+        unsafe { self.base.add(frame.index() * self.page_size.bytes()) }
+    }
+
+    #[inline]
+    fn body(&self, frame: FrameId) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.start(frame), self.page_size.usable())
+    }
+
+    /// The page that `hold` gives a right to.
+    #[inline]
+    pub(crate) fn hold<'p, H: Hold + 'p>(&'p self, hold: H) -> Held<'p, H> {
+        Held {
+            body: self.body(hold.frame()),
+            hold,
+            _frames: std::marker::PhantomData,
+        }
+    }
+
+    /// The page that is being written out, without its checksum.
+    pub(crate) fn written_body<'w>(&'w self, writing: &'w Writing<'_>) -> &'w [u8] {
+        // SAFETY: by invariant 2 nobody writes these bytes while the `Writing` exists.
+        unsafe { self.body(writing.frame()).as_ref() }
+    }
+
+    /// The whole image that is being written out.
+    pub(crate) fn written_image<'w>(&'w self, writing: &'w Writing<'_>) -> &'w [u8] {
+        let start = self.start(writing.frame());
+        // SAFETY: as above, and the checksum word is written only by `fill_checksum`, which needs
+        // the `Writing` that is borrowed here mutably.
+        unsafe { slice::from_raw_parts(start.as_ptr(), self.page_size.bytes()) }
+    }
+
+    /// Fills in the checksum, just before the page is written out.
+    pub(crate) fn fill_checksum(&self, writing: &mut Writing<'_>, geometry: Geometry) {
+        let checksum = geometry.checksum(self.written_body(writing), writing.standing());
+        // SAFETY: `usable` bytes into a frame of `usable + CHECKSUM_LEN` bytes.
+        let word = unsafe { self.start(writing.frame()).add(self.page_size.usable()) };
+        // SAFETY: the word lies outside what readers are shown, and only the holder of the one
+        // `Writing` touches it.
+        unsafe {
+            word.cast::<[u8; CHECKSUM_LEN]>()
+                .write(checksum.to_le_bytes())
+        };
+    }
+}
+
+fn advise_huge(map: &MmapRaw, skip: usize, len: usize) {
+    // Whole huge pages only: a huge page that reaches past the frames would cost more than the
+    // budget. A kernel without huge pages says no, and then there are none.
+    let huge = len / HUGE_PAGE * HUGE_PAGE;
+    if huge > 0 {
+        let _ = map.advise_range(Advice::HugePage, skip, huge);
+    }
+    if len > huge {
+        let _ = map.advise_range(Advice::NoHugePage, skip + huge, len - huge);
+    }
+}
+
+/// A frame that is in no page's word and that nobody else can reach. Goes to the free list when
+/// dropped.
+#[must_use]
+pub(crate) struct Owned<'p> {
+    frames: &'p Frames,
+    frame: FrameId,
+}
+
+impl<'p> Owned<'p> {
+    pub(crate) fn frame(&self) -> FrameId {
+        self.frame
+    }
+
+    /// The whole image.
+    pub(crate) fn image(&self) -> &[u8] {
+        let start = self.frames.start(self.frame);
+        // SAFETY: invariant 2: the memory is ours alone, and borrowed for as long as the slice.
+        unsafe { slice::from_raw_parts(start.as_ptr(), self.frames.page_size.bytes()) }
+    }
+
+    /// The whole image, to be filled.
+    pub(crate) fn image_mut(&mut self) -> &mut [u8] {
+        let start = self.frames.start(self.frame);
+        // SAFETY: as above, and borrowed exclusively.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), self.frames.page_size.bytes()) }
+    }
+
+    /// Notes for which page the frame is.
+    pub(crate) fn occupy(&self, page: PageId) {
+        let occupant = self.frames.occupant_of(self.frame);
+        occupant.store(page.get(), Ordering::Release);
+    }
+
+    /// Gives the frame up to the page's word, which the caller stores it in.
+    pub(crate) fn into_word(self) -> FrameId {
+        ManuallyDrop::new(self).frame
+    }
+
+    /// Gives the frame up to the kernel, which fills `page_size` bytes from the pointer on and then
+    /// lets it arrive.
+    pub(crate) fn into_flight(self) -> (FrameId, NonNull<u8>, usize) {
+        let this = ManuallyDrop::new(self);
+        let start = this.frames.start(this.frame);
+        (this.frame, start, this.frames.page_size.bytes())
+    }
+
+    /// Gives the memory back to the system, for good: something else needs its part of the budget.
+    fn withhold(self) {
+        let this = ManuallyDrop::new(self);
+        let frames = this.frames;
+        let start = this.frame.index() * frames.page_size.bytes();
+        let offset = start + (frames.base.as_ptr() as usize - frames.map.as_mut_ptr() as usize);
+        // SAFETY: nobody has the frame's memory, and nobody will: it is not on the free list.
+        let advised = unsafe {
+            let len = frames.page_size.bytes();
+            frames
+                .map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len)
+        };
+        debug_assert!(advised.is_ok(), "{advised:?}");
+        frames
+            .occupant_of(this.frame)
+            .store(WITHHELD, Ordering::Release);
+        frames.withheld.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        let occupant = self.frames.occupant_of(self.frame);
+        occupant.store(NO_PAGE, Ordering::Release);
+        self.frames.free.lock().push(self.frame);
+        self.frames.shortage.relieve();
+    }
+}
+
+/// A proof that a page's bytes may be read.
+///
+/// # Safety
+/// While a value of the type lives, nobody writes the frame's bytes (all but the checksum word),
+/// unless through that value.
+pub(crate) unsafe trait Hold {
+    fn frame(&self) -> FrameId;
+}
+
+/// A proof that a page's bytes may be written.
+///
+/// # Safety
+/// While a value of the type lives, nobody else reads or writes the frame's bytes.
+pub(crate) unsafe trait HoldMut: Hold {}
+
+/// The right to read a page, sealed or private.
+pub(crate) enum ReadHold<'p> {
+    Sealed(SealedHold<'p>),
+    Private(SharedHold<'p>),
+}
+
+// SAFETY: a sealed page is never written, and word invariant 1 keeps its frame while the hazard in
+// the `SealedHold` lives; a private page is written under EXCLUSIVE only, which excludes latches.
+unsafe impl Hold for ReadHold<'_> {
+    #[inline]
+    fn frame(&self) -> FrameId {
+        match self {
+            ReadHold::Sealed(hold) => hold.frame(),
+            ReadHold::Private(hold) => hold.frame(),
+        }
+    }
+}
+
+// SAFETY: EXCLUSIVE is set while the hold lives: no latch, no eviction, no write-back.
+unsafe impl Hold for ExclusiveHold<'_> {
+    fn frame(&self) -> FrameId {
+        ExclusiveHold::frame(self)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl HoldMut for ExclusiveHold<'_> {}
+
+impl<H> Held<'_, H> {
+    /// The right, without the bytes.
+    pub(crate) fn into_hold(self) -> H {
+        self.hold
+    }
+}
+
+/// The bytes of a page, without its checksum, together with the right to them.
+pub(crate) struct Held<'p, H> {
+    /// A pointer and not a reference: the right ends inside `drop`, before the struct does.
+    body: NonNull<[u8]>,
+    hold: H,
+    _frames: std::marker::PhantomData<&'p Frames>,
+}
+
+// SAFETY: the pointer stands for a borrow of memory that any thread may read, with the right `H`.
+unsafe impl<H: Send> Send for Held<'_, H> {}
+// SAFETY: through `&Held` the bytes are only read.
+unsafe impl<H: Sync> Sync for Held<'_, H> {}
+
+impl<H: Hold> Deref for Held<'_, H> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `Hold`: nobody writes the bytes while `self` lives; invariant 3 keeps them mapped.
+        unsafe { self.body.as_ref() }
+    }
+}
+
+impl<H: HoldMut> DerefMut for Held<'_, H> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `HoldMut`: the bytes are ours alone while `self` lives.
+        unsafe { self.body.as_mut() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(count: usize) -> Frames {
+        Frames::new(count, PageSize::DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn every_frame_is_handed_out_once_and_comes_back() {
+        let frames = frames(9);
+        let mut owned: Vec<_> = std::iter::from_fn(|| frames.pop()).collect();
+        assert_eq!(owned.len(), 9);
+        for (number, owned) in owned.iter_mut().enumerate() {
+            owned.image_mut().fill(number as u8);
+        }
+        for (number, owned) in owned.iter().enumerate() {
+            assert!(owned.image().iter().all(|&byte| byte == number as u8));
+        }
+        drop(owned);
+        assert_eq!(frames.free_len(), 9);
+    }
+
+    #[test]
+    fn frames_are_aligned_for_direct_io() {
+        for count in [1, 600] {
+            let frames = frames(count);
+            while let Some(owned) = frames.pop() {
+                assert_eq!(owned.image().as_ptr().addr() % 4096, 0);
+                let _ = owned.into_word();
+            }
+        }
+    }
+
+    #[test]
+    fn a_smaller_target_withholds_frames_as_they_come_by() {
+        let frames = frames(600);
+        let held = frames.pop().unwrap();
+        frames.shrink_to(590);
+        drop(held);
+        let owned: Vec<_> = std::iter::from_fn(|| frames.pop()).collect();
+        assert_eq!(owned.len(), 590);
+        assert_eq!(frames.usable(), 590);
+        drop(owned);
+        assert_eq!(frames.free_len(), 590);
+    }
+}

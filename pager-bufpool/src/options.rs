@@ -1,0 +1,204 @@
+//! What can be chosen when a pool is opened, and how a budget becomes frames.
+
+use bifolio_pager::{Error, Geometry, Result};
+
+/// How a pool is to be opened. `..Default::default()` for what you do not care about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Bytes of memory that the pool may hold: frames, tables and I/O buffers together. See
+    /// [`PoolOptions::budget_for`] for what a number of frames takes. Default: 64 MiB.
+    pub budget_bytes: u64,
+    /// Which page goes when a frame is needed. Default: CLOCK.
+    pub policy: Policy,
+    /// How the file is read and written. Default: io_uring where it is to be had, else `pread`.
+    pub io: IoBackend,
+    /// Whether to pass by the kernel's page cache. Default: where the file system can.
+    pub direct: Direct,
+    /// Refuse everything that would change the file. Default: no.
+    pub read_only: bool,
+    /// The most bytes that the file may grow to. Costs 16 bytes of the budget for each 16,384 pages
+    /// of it. Default: 1 TiB.
+    pub max_bytes: u64,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            budget_bytes: 64 << 20,
+            policy: Policy::default(),
+            io: IoBackend::default(),
+            direct: Direct::default(),
+            read_only: false,
+            max_bytes: 1 << 40,
+        }
+    }
+}
+
+/// Which page goes when a frame is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// A hand goes round the frames and takes the first that was not used since it last came by. A
+    /// page that is read once and not again goes at the first pass, so a scan does little harm.
+    #[default]
+    Clock,
+    /// The one not used for longest, exactly: the textbook's baseline. Every hit takes a lock.
+    Lru,
+}
+
+/// How the file is read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IoBackend {
+    /// io_uring where it is to be had, else `pread`.
+    #[default]
+    Auto,
+    /// One system call for each read: `pread`, `pwritev`.
+    Pread,
+    /// io_uring: many reads at once from one thread.
+    IoUring,
+}
+
+/// Whether to pass by the kernel's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direct {
+    /// `O_DIRECT` where the file system can, else through the page cache.
+    #[default]
+    Auto,
+    /// `O_DIRECT`, or an error.
+    On,
+    /// Through the page cache.
+    Off,
+}
+
+/// The fewest frames a pool works with.
+pub const LEAST_FRAMES: usize = 8;
+
+/// Pages in one chunk of the page table, and what a chunk costs; see `bifolio_pager::table`.
+const CHUNK_PAGES: u64 = 1 << 14;
+const CHUNK_BYTES: u64 = CHUNK_PAGES * 8;
+const CHUNK_POINTER_BYTES: u64 = 16;
+
+/// Where the bytes of a budget go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    bytes: u64,
+    /// What does not depend on the number of frames, the page table apart.
+    fixed_bytes: u64,
+    frame_bytes: u64,
+    /// The page table's directory.
+    directory_bytes: u64,
+}
+
+impl PoolOptions {
+    /// The least budget that gives a pool of these options at least `frames` frames, for a file that
+    /// stays below 16,384 pages. Larger files take 128 KiB more for each further 16,384 pages.
+    pub fn budget_for(&self, geometry: Geometry, frames: usize) -> u64 {
+        self.budget(geometry).least_bytes(frames)
+    }
+
+    pub(crate) fn budget(&self, geometry: Geometry) -> Budget {
+        let page_bytes = geometry.page_size.bytes();
+        let frame_bytes = page_bytes
+            + crate::frames::Frames::OVERHEAD_BYTES
+            + crate::policy::overhead_bytes(self.policy);
+        Budget {
+            bytes: self.budget_bytes,
+            fixed_bytes: (crate::pool::FIXED_BYTES + crate::io::overhead_bytes(self.io)) as u64,
+            frame_bytes: frame_bytes as u64,
+            directory_bytes: (self.max_bytes / page_bytes as u64).div_ceil(CHUNK_PAGES)
+                * CHUNK_POINTER_BYTES,
+        }
+    }
+}
+
+impl Budget {
+    fn least_bytes(&self, frames: usize) -> u64 {
+        self.fixed_bytes + self.directory_bytes + CHUNK_BYTES + frames as u64 * self.frame_bytes
+    }
+
+    /// Refuses a budget that is too small to work in.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`], which says what would be enough.
+    pub(crate) fn check(&self) -> Result<()> {
+        let least = self.least_bytes(LEAST_FRAMES);
+        if self.bytes >= least {
+            return Ok(());
+        }
+        Err(Error::BadOption(format!(
+            "a budget of {} bytes is too small to work in: at least {least} bytes are needed, for \
+             {LEAST_FRAMES} frames, the tables and the I/O buffers",
+            self.bytes
+        )))
+    }
+
+    /// Frames that the budget allows beside the page table of a file of `page_count` pages.
+    ///
+    /// The table of a file more than some 250 times the budget would leave no frames; there the
+    /// frames keep half of the budget, and what the table takes beyond the rest is over budget.
+    pub(crate) fn frames(&self, page_count: u64) -> usize {
+        let spare = self.bytes - (self.least_bytes(0)).min(self.bytes);
+        let chunks = page_count.div_ceil(CHUNK_PAGES).max(1) - 1;
+        let beside_table = spare.saturating_sub(chunks * CHUNK_BYTES) / self.frame_bytes;
+        let frames = beside_table.max(spare / 2 / self.frame_bytes);
+        (frames.min(u32::MAX as u64) as usize).max(LEAST_FRAMES)
+    }
+
+    /// Bytes held when `frames` frames are in use and the page table holds `table_bytes`.
+    pub(crate) fn held_bytes(&self, frames: usize, table_bytes: usize) -> u64 {
+        self.fixed_bytes + frames as u64 * self.frame_bytes + table_bytes as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bifolio_pager::PageSize;
+
+    fn geometry() -> Geometry {
+        Geometry {
+            page_size: PageSize::DEFAULT,
+            seed: 1,
+        }
+    }
+
+    fn with(budget_bytes: u64) -> Budget {
+        let options = PoolOptions {
+            budget_bytes,
+            ..PoolOptions::default()
+        };
+        options.budget(geometry())
+    }
+
+    #[test]
+    fn a_budget_for_some_frames_gives_exactly_those() {
+        let options = PoolOptions::default();
+        for frames in [8, 9, 100, 12_345] {
+            let budget = with(options.budget_for(geometry(), frames));
+            budget.check().unwrap();
+            assert_eq!(budget.frames(16_384), frames);
+        }
+    }
+
+    #[test]
+    fn a_budget_too_small_to_work_in_is_refused_with_what_would_do() {
+        let least = PoolOptions::default().budget_for(geometry(), LEAST_FRAMES);
+        let error = with(least - 1).check().unwrap_err();
+        assert!(error.to_string().contains(&least.to_string()), "{error}");
+        assert!(with(0).check().is_err());
+    }
+
+    #[test]
+    fn frames_and_the_table_of_the_whole_file_fit_the_budget() {
+        let budget = with(64 << 20);
+        for page_count in [0_u64, 1 << 14, (1 << 14) + 1, 1 << 18, 1 << 21] {
+            let table = budget.directory_bytes + page_count.div_ceil(1 << 14) * CHUNK_BYTES;
+            let held = budget.held_bytes(budget.frames(page_count), table as usize);
+            assert!(held <= 64 << 20, "{page_count} pages: {held}");
+        }
+    }
+
+    #[test]
+    fn a_huge_file_leaves_half_of_the_budget_to_frames() {
+        assert!(with(64 << 20).frames(1 << 28) >= 7_000);
+    }
+}

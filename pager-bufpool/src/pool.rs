@@ -1,0 +1,457 @@
+//! The pool itself: its parts, and the [`Pager`] contract in terms of the page's word.
+//!
+//! Every operation is a loop over the page's state: look at the word, follow the arrow that leads on,
+//! look again. The arrows are in [`crate::word`].
+
+use std::fs::File;
+
+use bifolio_pager::hazard::{Hazard, Hazards};
+use bifolio_pager::table::PageTable;
+use bifolio_pager::{
+    Counters, Error, Flushed, Geometry, MetaSlot, PageId, PageRef, Pager, Result, first_page,
+};
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use crate::frames::{Frames, Held, Occupant, ReadHold};
+use crate::guard::{Mut, Ref};
+use crate::options::{Budget, PoolOptions};
+use crate::parking::Parking;
+use crate::policy::{self, Replacement};
+use crate::tally::{Counts, Tally, get};
+use crate::word::{ExclusiveHold, FrameId, Killed, PageState, Phase, Taken, Word};
+
+/// Memory that does not grow with the pool: the meta buffer, where threads sleep, counters, and the
+/// lists of a batch on its way out.
+pub(crate) const FIXED_BYTES: usize =
+    4096 + size_of::<Parking>() + Tally::MEMORY_BYTES + (32 << 10);
+
+/// A buffer pool over one file.
+///
+/// A page that is in memory and sealed is read without a lock and without a write to shared memory;
+/// a page that is not costs one read of the file, however many threads ask for it at once. The pool
+/// writes nothing when it is dropped.
+///
+/// Clause 8, on memory: frames, tables and buffers together stay within the budget, the table of
+/// page states included, until that takes more than half of it (a file of some 250 times the budget).
+/// What the table takes beyond is over budget, and shown by [`Counters::memory_bytes`].
+pub struct BufPool {
+    pub(crate) geometry: Geometry,
+    first_page: PageId,
+    pub(crate) table: PageTable<PageState>,
+    pub(crate) hazards: Hazards,
+    pub(crate) policy: Box<dyn Replacement>,
+    every_hit: bool,
+    /// Before `frames`: dropping it waits for the kernel, which writes into them.
+    pub(crate) disk: Disk,
+    pub(crate) frames: Frames,
+    pub(crate) parking: Parking,
+    pub(crate) sweeping: Mutex<()>,
+    pub(crate) counts: Counts,
+    budget: Budget,
+}
+
+impl BufPool {
+    /// A pool over `file`, which the caller has locked and whose meta it has read.
+    ///
+    /// May set `O_DIRECT` on the file, which holds for every duplicate of the descriptor.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] for a budget of too few frames or a file larger than `max_bytes`,
+    /// [`Error::Unavailable`] for what was asked for by name and is not to be had.
+    pub fn open(file: File, geometry: Geometry, options: PoolOptions) -> Result<Self> {
+        let budget = options.budget(geometry);
+        budget.check()?;
+        let disk = Disk::open(file, geometry, &options)?;
+        let frames = Frames::new(budget.frames(disk.page_count()), geometry.page_size)?;
+        let policy = policy::new(options.policy, frames.count());
+        Ok(BufPool {
+            geometry,
+            first_page: first_page(geometry),
+            table: PageTable::new(options.max_bytes / geometry.page_size.bytes() as u64),
+            hazards: Hazards::new(),
+            every_hit: policy.wants_hits(),
+            policy,
+            disk,
+            frames,
+            parking: Parking::default(),
+            sweeping: Mutex::new(()),
+            counts: Counts::default(),
+            budget,
+        })
+    }
+
+    fn is_page(&self, id: PageId) -> bool {
+        id >= self.first_page && id.get() < self.disk.page_count()
+    }
+
+    /// The state of a page that may be read: it lies in the file.
+    pub(crate) fn readable_state(&self, id: PageId) -> Option<&PageState> {
+        if self.is_page(id) {
+            self.table.entry(id)
+        } else {
+            None
+        }
+    }
+
+    /// The state of a page, or the error for a reference to what is no page.
+    pub(crate) fn existing_state(&self, id: PageId) -> Result<&PageState> {
+        self.readable_state(id).ok_or_else(|| {
+            Error::corrupt(
+                id,
+                if id < self.first_page {
+                    "it is part of the meta area, not a page"
+                } else {
+                    "it lies past the end of the file"
+                },
+            )
+        })
+    }
+
+    #[inline]
+    fn hit(&self, frame: FrameId) {
+        self.counts.hits.add_one();
+        if self.every_hit {
+            self.policy.on_hit(frame);
+        }
+    }
+
+    /// The page, if it is sealed and in memory: no lock, no shared write.
+    #[inline]
+    fn read_hot(&self, at: PageRef) -> std::result::Result<Result<Ref<'_>>, Hazard<'_>> {
+        let hazard = self.hazards.protect(at.id);
+        let Some(state) = self.table.get(at.id) else {
+            return Err(hazard);
+        };
+        let hold = state.sealed(hazard)?;
+        self.hit(hold.frame());
+        Ok(self.guard(ReadHold::Sealed(hold), at))
+    }
+
+    #[inline]
+    fn guard<'p>(&'p self, hold: ReadHold<'p>, at: PageRef) -> Result<Ref<'p>> {
+        let page = self.frames.hold(hold);
+        self.geometry.expect(&page, at)?;
+        Ok(Ref(page))
+    }
+
+    #[cold]
+    fn read_cold<'p>(&'p self, at: PageRef, mut hazard: Hazard<'p>) -> Result<Ref<'p>> {
+        let state = self.existing_state(at.id)?;
+        let mut missed = false;
+        loop {
+            // The hazard was published before every look, so that each look counts.
+            hazard = match state.sealed(hazard) {
+                Ok(hold) => {
+                    if !missed {
+                        self.hit(hold.frame());
+                    }
+                    return self.guard(ReadHold::Sealed(hold), at);
+                }
+                Err(hazard) => hazard,
+            };
+            let word = state.load();
+            if word.is_dead() {
+                return Err(Error::corrupt(
+                    at.id,
+                    "it is free, and something refers to it",
+                ));
+            }
+            match word.phase() {
+                Phase::Absent => {
+                    missed = true;
+                    self.load(at.id, state, word)?;
+                }
+                Phase::Loading => {
+                    missed = true;
+                    self.wait_loaded(at.id, state);
+                }
+                Phase::Taken => self.wait_decided(at.id, state),
+                Phase::Resident if !word.is_private() => {} // sealed since we looked
+                Phase::Resident => match state.latch_shared() {
+                    Ok(hold) => {
+                        if !missed {
+                            self.hit(hold.frame());
+                        }
+                        return self.guard(ReadHold::Private(hold), at);
+                    }
+                    Err(word) if word.is_exclusive() => {
+                        return Err(Error::Guarded { page: at.id });
+                    }
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    fn wait_decided(&self, id: PageId, state: &PageState) {
+        self.parking
+            .wait_while(id, state, |word| word.phase() == Phase::Taken);
+    }
+
+    fn wait_written(&self, id: PageId, state: &PageState) {
+        self.parking.wait_while(id, state, Word::is_writing);
+    }
+
+    /// The right to write a private page, from memory or from where it was stolen to. `Ok(None)`:
+    /// the page is stolen, and `bring_in` says to leave it there.
+    fn latch<'p>(
+        &'p self,
+        at: PageRef,
+        verb: &'static str,
+        bring_in: bool,
+    ) -> Result<Option<Held<'p, ExclusiveHold<'p>>>> {
+        let state = self.existing_state(at.id)?;
+        loop {
+            let word = match state.latch_exclusive() {
+                Ok(hold) => {
+                    let page = self.frames.hold(hold);
+                    self.geometry.expect(&page, at)?;
+                    return Ok(Some(page));
+                }
+                Err(word) => word,
+            };
+            let wrong = || Error::WrongState {
+                page: at.id,
+                verb,
+                state: word.describe(),
+            };
+            match word.phase() {
+                _ if word.is_dead() => return Err(wrong()),
+                Phase::Loading => self.wait_loaded(at.id, state),
+                Phase::Taken => self.wait_decided(at.id, state),
+                _ if !word.is_private() => return Err(wrong()),
+                Phase::Absent if !bring_in => return Ok(None),
+                Phase::Absent => self.load(at.id, state, word)?,
+                Phase::Resident if word.is_latched() => {
+                    return Err(Error::Guarded { page: at.id });
+                }
+                Phase::Resident => self.wait_written(at.id, state),
+            }
+        }
+    }
+
+    fn seal_one(&self, at: PageRef) -> Result<()> {
+        loop {
+            match self.latch(at, "sealed", false)? {
+                Some(page) => {
+                    page.into_hold().seal();
+                    return Ok(());
+                }
+                // Its stamp is checked when it comes in again, to be flushed.
+                None if self.existing_state(at.id)?.seal_stolen().is_ok() => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    /// Frees the frames of dead pages that nobody protects: one snapshot for all.
+    fn bury(&self, taken: &mut Vec<Taken<'_>>) {
+        if taken.is_empty() {
+            return;
+        }
+        let protected = self.hazards.snapshot();
+        for taken in taken.drain(..) {
+            drop(self.settle(taken, &protected)); // to the free list
+        }
+    }
+
+    fn count_dirty(&self) -> u64 {
+        let is_dirty = |&frame: &u32| match self.frames.occupant(FrameId(frame)) {
+            Occupant::Page(id) => self.table.get(id).is_some_and(|state| {
+                let word = state.load();
+                word.phase() == Phase::Resident && word.frame().0 == frame && word.is_dirty()
+            }),
+            Occupant::Nobody | Occupant::Withheld => false,
+        };
+        (0..self.frames.count() as u32).filter(is_dirty).count() as u64
+    }
+}
+
+impl Pager for BufPool {
+    type Ref<'p> = Ref<'p>;
+    type Mut<'p> = Mut<'p>;
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn page_count(&self) -> u64 {
+        self.disk.page_count()
+    }
+
+    fn grow(&self, page_count: u64) -> Result<()> {
+        if self.disk.grow(page_count)? {
+            self.frames
+                .shrink_to(self.budget.frames(self.disk.page_count()));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read(&self, at: PageRef) -> Result<Ref<'_>> {
+        if at.id < self.first_page {
+            return Err(self.existing_state(at.id).err().expect("it is no page"));
+        }
+        match self.read_hot(at) {
+            Ok(result) => result,
+            Err(hazard) => self.read_cold(at, hazard),
+        }
+    }
+
+    fn create(&self, at: PageRef) -> Result<Mut<'_>> {
+        self.disk.writable()?;
+        let state = self.existing_state(at.id)?;
+        let mut spare = None;
+        loop {
+            let word = state.load();
+            match word.phase() {
+                Phase::Loading => self.wait_loaded(at.id, state),
+                Phase::Taken => self.wait_decided(at.id, state),
+                Phase::Absent if word.may_begin() => {
+                    if let Some(page) = self.begin_life(at, state, word, &mut spare)? {
+                        return Ok(Mut(page));
+                    }
+                }
+                Phase::Resident if word.is_dead() && word.is_latched() => {
+                    return Err(Error::Guarded { page: at.id });
+                }
+                Phase::Resident if word.is_dead() && word.is_writing() => {
+                    self.wait_written(at.id, state);
+                }
+                Phase::Resident if word.is_dead() => {
+                    if let Some(taken) = state.take(word, at.id) {
+                        spare = self.settle(taken, &self.hazards.snapshot());
+                        if spare.is_none() {
+                            return Err(Error::Guarded { page: at.id });
+                        }
+                    }
+                }
+                Phase::Absent | Phase::Resident => {
+                    return Err(Error::WrongState {
+                        page: at.id,
+                        verb: "created",
+                        state: word.describe(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn write(&self, at: PageRef) -> Result<Mut<'_>> {
+        self.disk.writable()?;
+        let page = self.latch(at, "written", true)?;
+        Ok(Mut(page.expect("a page that is brought in is there")))
+    }
+
+    fn seal(&self, pages: &[PageRef]) -> Result<()> {
+        self.disk.writable()?;
+        pages.iter().try_for_each(|&at| self.seal_one(at))
+    }
+
+    fn discard(&self, pages: &[PageId]) -> Result<()> {
+        let mut taken = Vec::new();
+        for &id in pages {
+            let Some(state) = self.readable_state(id) else {
+                continue;
+            };
+            loop {
+                match state.kill(id) {
+                    Killed::Done => break,
+                    Killed::Taken(page) => {
+                        taken.push(page);
+                        break;
+                    }
+                    Killed::Later => {
+                        self.bury(&mut taken); // nobody waits while holding a claim
+                        match state.load().phase() {
+                            Phase::Loading => self.wait_loaded(id, state),
+                            _ => self.wait_decided(id, state),
+                        }
+                    }
+                }
+            }
+        }
+        self.bury(&mut taken);
+        Ok(())
+    }
+
+    fn flush(&self, pages: &[PageRef]) -> Result<Flushed> {
+        self.disk.writable()?;
+        self.write_out(pages)?;
+        if self.disk.sync()? {
+            crate::tally::add(&self.counts.syncs, 1);
+        }
+        Ok(Flushed::proven())
+    }
+
+    fn write_meta(&self, _after: Flushed, slot: MetaSlot, meta: &[u8]) -> Result<()> {
+        self.disk.write_meta(slot, meta)?;
+        crate::tally::add(&self.counts.syncs, 1);
+        Ok(())
+    }
+
+    fn prefetch(&self, pages: &[PageRef]) {
+        crate::tally::add(&self.counts.pages_prefetched, pages.len());
+        self.read_ahead(pages);
+    }
+
+    /// Writes what is dirty of these pages before it returns, and syncs nothing.
+    fn write_back(&self, pages: &[PageRef]) {
+        if self.disk.writable().is_err() {
+            return;
+        }
+        for group in pages.chunks(crate::write::BATCH_PAGES) {
+            let mut batch = self.batch();
+            for at in group {
+                if self
+                    .table
+                    .get(at.id)
+                    .is_some_and(|state| !state.load().is_private())
+                {
+                    batch.mark(at.id);
+                }
+            }
+            // A failure is kept by the disk, and told at the flush.
+            let _ = batch.write();
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let counts = &self.counts;
+        let usable = self.frames.usable();
+        let used = usable.saturating_sub(self.frames.free_len());
+        let held = self.budget.held_bytes(usable, self.table.memory_bytes());
+        Counters {
+            hits: Some(counts.hits.sum()),
+            pages_read: get(&counts.pages_read),
+            pages_prefetched: get(&counts.pages_prefetched),
+            pages_written: get(&counts.pages_written),
+            write_calls: get(&counts.write_calls),
+            pages_stolen: get(&counts.pages_stolen),
+            evictions: get(&counts.evictions),
+            pages_verified: get(&counts.pages_verified),
+            pages_created: get(&counts.pages_created),
+            syncs: get(&counts.syncs),
+            frames: Some(usable as u64),
+            frames_used: Some(used as u64),
+            frames_dirty: Some(self.count_dirty()),
+            memory_bytes: Some(held),
+        }
+    }
+
+    fn effective_backend(&self) -> String {
+        format!(
+            "pool, {}, {}, {}, {} frames of {} KiB",
+            self.disk.io.name(),
+            if self.disk.is_direct() {
+                "O_DIRECT"
+            } else {
+                "page cache"
+            },
+            self.policy.name(),
+            self.frames.count(),
+            self.geometry.page_size.bytes() / 1024,
+        )
+    }
+}
