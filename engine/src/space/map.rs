@@ -513,7 +513,7 @@ impl Map {
 
 impl Leaf {
     /// The words of the row of available pages.
-    fn available(&self) -> impl Iterator<Item = u64> + Clone + ExactSizeIterator {
+    fn available(&self) -> impl ExactSizeIterator<Item = u64> + Clone {
         self.free.words_without(self.quarantined.as_ref())
     }
 }

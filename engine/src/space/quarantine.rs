@@ -151,7 +151,7 @@ mod tests {
         let mut quarantine = Quarantine::new();
         let mut held = 0;
         // Looking at every page, or every commit, each time would take days.
-        for version in 10..300_000 {
+        for version in 10..100_000 {
             quarantine.hold(page(version * 2, version - 1), v(version));
             quarantine.hold(page(version * 2 + 1, 4), v(version));
             held += 1;
@@ -160,7 +160,7 @@ mod tests {
             assert!(quarantine.groups.len() <= 2);
         }
         assert_eq!(quarantine.len(), held);
-        assert_eq!(quarantine.settle(&[v(300_000)]).len(), held);
+        assert_eq!(quarantine.settle(&[v(100_000)]).len(), held);
         assert_eq!(quarantine.len(), 0);
     }
 
@@ -168,7 +168,7 @@ mod tests {
     fn readers_that_end_youngest_first_hand_their_pages_down() {
         let mut quarantine = Quarantine::new();
         let mut live: Vec<_> = vec![v(1)];
-        for version in 2..3000 {
+        for version in 2..1000 {
             // One page that only the last reader sees, one that all of them see.
             quarantine.hold(page(version * 2, version - 1), v(version));
             quarantine.hold(page(version * 2 + 1, 1), v(version));
@@ -180,7 +180,7 @@ mod tests {
             live.pop();
             assert_eq!(quarantine.settle(&live).len(), 1);
         }
-        assert_eq!(quarantine.len(), 2999);
+        assert_eq!(quarantine.len(), 999, "all that version 1 wrote");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::{full, full_space, geometry, page, retire, v};
 const BITS: u64 = 32_576;
 const BODY: usize = 16;
 
+type Change = &'static dyn Fn(&mut [u8]);
+
 /// A file whose map has four leaves under a branch, and the places of these: the branch first.
 fn stored() -> (Sparse, MapRoot, Vec<PageRef>) {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
@@ -63,8 +65,8 @@ fn a_walk_names_the_pages_of_the_map_and_the_free_ones() {
 fn each_kind_of_damage_is_seen_where_it_is() {
     let (pager, root, pages) = stored();
     let (branch, leaf) = (pages[0].id, pages[2].id); // the leaf from BITS on
-    let child = BODY + 18; // its cell in the branch
-    let cases: [(&str, PageId, &dyn Fn(&mut [u8])); 17] = [
+    const CHILD: usize = BODY + 18; // its cell in the branch
+    let cases: [(&str, PageId, Change); 17] = [
         ("kind of a leaf", leaf, &|page| page[12] = 5),
         ("kind of a branch", branch, &|page| page[12] = 4),
         ("no kind", leaf, &|page| page[12] = 0),
@@ -76,29 +78,29 @@ fn each_kind_of_damage_is_seen_where_it_is() {
         ("a page too many is free", leaf, &|page| page[BODY] |= 1),
         ("a page too few is free", leaf, &|page| page[BODY + 8] &= !1),
         ("the count of a child", branch, &|page| {
-            page[child + 12] ^= 1
+            page[CHILD + 12] ^= 1
         }),
         ("two counts that cancel out", branch, &|page| {
-            page[child + 12] += 1;
-            page[child + 30] -= 1;
+            page[CHILD + 12] += 1;
+            page[CHILD + 30] -= 1;
         }),
         ("a count beyond reason", branch, &|page| {
-            page[child + 17] = 0xff
+            page[CHILD + 17] = 0xff
         }),
-        ("a child in the meta area", branch, &|page| page[child] = 0),
+        ("a child in the meta area", branch, &|page| page[CHILD] = 0),
         ("a child out of the file", branch, &|page| {
-            page[child + 5] = 1
+            page[CHILD + 5] = 1
         }),
-        ("a child of the future", branch, &|page| page[child + 6] = 3),
+        ("a child of the future", branch, &|page| page[CHILD + 6] = 3),
         ("an absent child with free pages", branch, &|page| {
-            page[child..child + 12].fill(0)
+            page[CHILD..CHILD + 12].fill(0)
         }),
     ];
     for (what, at, change) in cases {
         let before = pager.bytes(at);
         pager.damage(at, change);
         if what == "a child in the meta area" {
-            pager.damage(at, |page| page[child + 1..child + 6].fill(0));
+            pager.damage(at, |page| page[CHILD + 1..CHILD + 6].fill(0));
         }
         let found = damage(&pager, root);
         assert!(!found.is_empty(), "{what}");

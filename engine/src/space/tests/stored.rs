@@ -4,7 +4,7 @@ use bifolio_pager::{PageId, PageSize, Pager, first_page};
 
 use super::super::bits::Bits;
 use super::super::format::{self, Child, Shape};
-use super::super::{MapRoot, Space};
+use super::super::{Found, MapRoot, Space, walk};
 use super::sparse::Sparse;
 use super::{full_space, geometry, make_available, page, retire, v};
 
@@ -122,19 +122,27 @@ fn a_file_filled_from_front_to_back_has_no_map_pages() {
 #[test]
 fn a_subtree_that_is_wholly_used_again_is_no_longer_stored() {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
-    let mut space = full_space(&pager, 3 * BITS);
-    make_available(&mut space, &pager, [100, 101, 102, 103, 104], 2);
+    let mut space = full_space(&pager, 3 * BITS + 100);
+    retire(&mut space, &pager, 100..105, 2);
     let stored = space.store(&pager, v(2)).unwrap();
-    assert_eq!(stored.pages.len(), 2, "a leaf and the branch above it");
+    assert_eq!(stored.pages.len(), 2, "a leaf, and the branch above it");
+    assert_eq!(space.end(), 3 * BITS + 102);
     space.release(&pager, &[v(2)]).unwrap();
-    for _ in 0..3 {
-        space.allocate(&pager).unwrap();
-    }
-    // All is used; the two old pages of the map become free by this store.
+    assert_eq!(
+        space.allocate_run(&pager, 9).unwrap(),
+        (PageId::new(100), 5)
+    );
+    // What is free now are the two old pages of the map, in another leaf.
     let stored = space.store(&pager, v(3)).unwrap();
-    assert_eq!(stored.root.free, 2);
-    space.release(&pager, &[v(3)]).unwrap();
-    assert_eq!(space.quarantined(), 0);
+    assert_eq!(stored.pages.len(), 2);
+    let mut free = Vec::new();
+    walk(&pager, stored.root, &mut |found| match found {
+        Found::Free(range) => free.extend(range),
+        Found::Page(..) => {}
+        Found::Damage { error, .. } => panic!("{error}"),
+    });
+    let old = 3 * BITS + 100;
+    assert_eq!(free, [old, old + 1]);
 }
 
 #[test]
@@ -226,8 +234,11 @@ fn a_store_that_has_nothing_to_write_writes_nothing() {
     make_available(&mut space, &pager, 500..600, 2);
     let stored = space.store(&pager, v(2)).unwrap();
     assert_eq!(stored.pages.len(), 1);
+    let mut space = Space::open(pager.geometry(), stored.root).unwrap();
+    pager.take_reads();
     let again = space.store(&pager, v(3)).unwrap();
     assert_eq!((again.root, again.pages), (stored.root, vec![]));
+    assert_eq!(pager.take_reads(), 0);
 }
 
 #[test]
@@ -270,4 +281,47 @@ fn leaves_that_nobody_uses_are_dropped_from_memory_and_come_back() {
         pager.take_reads() > 1000,
         "1,500 leaves are more than 4 MiB"
     );
+}
+
+#[test]
+fn what_readers_hold_stays_held_when_leaves_are_dropped_from_memory() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 1500 * BITS);
+    retire(
+        &mut space,
+        &pager,
+        (0..1500).map(|leaf| leaf * BITS + 64),
+        2,
+    );
+    for version in 2..6 {
+        let _ = space.store(&pager, v(version)).unwrap();
+        space.release(&pager, &[v(1), v(version)]).unwrap();
+        retire(&mut space, &pager, [version * 100], version + 1);
+    }
+    // The pages of the map that no reader needs are available, and nothing else.
+    let available = space.free() - space.quarantined();
+    for _ in 0..available {
+        let id = space.allocate(&pager).unwrap().get();
+        assert!(id >= 1500 * BITS, "{id} is held");
+    }
+    space.release(&pager, &[v(6)]).unwrap();
+    assert_eq!(space.quarantined(), 0);
+    assert_eq!(space.allocate(&pager).unwrap().get() % BITS, 64);
+}
+
+#[test]
+fn looking_for_a_run_in_a_torn_file_reads_a_few_pages() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 200 * BITS);
+    let holes = (0..200).flat_map(|leaf| (0..100).map(move |n| leaf * BITS + 64 + 2 * n));
+    retire(&mut space, &pager, holes, 2);
+    let root = space.store(&pager, v(2)).unwrap().root;
+    let mut space = Space::open(pager.geometry(), root).unwrap();
+    pager.take_reads();
+    space.allocate(&pager).unwrap();
+    assert!(pager.take_reads() <= 1 + 8 + 8 + 1);
+    for _ in 0..300 {
+        space.allocate(&pager).unwrap();
+    }
+    assert!(pager.take_reads() <= 3, "it is not looked for again");
 }

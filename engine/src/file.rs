@@ -1,0 +1,284 @@
+//! The database file before there is a pager: creating it, locking it, finding its newest meta.
+//!
+//! The order of opening is what makes the content trustworthy: lock first, so that nobody else
+//! changes it; if the file was not closed cleanly in this boot of the machine, sync it and drop what
+//! the page cache holds, so that what is read is what storage holds; then read and decide.
+//! (A page cache may still hold writes that failed to reach storage in an earlier process.)
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bifolio_pager::{META_AREA_LEN, META_LEN, MetaSlot, PageSize};
+use rustix::fs::{Advice, RenameFlags, fadvise, renameat_with};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, Result};
+use crate::meta::{FORMAT, Meta, Unreadable};
+
+/// How long an opener waits for the lock. io_uring keeps a file, and so its lock, for a moment
+/// after its process has died.
+const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A locked file, and what its newest meta says.
+pub(crate) struct Opened {
+    pub file: File,
+    pub meta: Meta,
+    pub slot: MetaSlot,
+}
+
+/// Opens and locks an existing file and reads its metas. Changes nothing.
+pub(crate) fn open(path: &Path, read_only: bool) -> Result<Opened> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .open(path)
+        .map_err(|error| explain_open(path, error))?;
+    let kind = file
+        .metadata()
+        .map_err(|error| Error::file("inspect", path, error))?
+        .file_type();
+    if kind.is_dir() {
+        return Err(not_ours(path, "it is a directory"));
+    }
+    if !kind.is_file() {
+        return Err(not_ours(path, "it is not a regular file"));
+    }
+    lock(&file, path, read_only)?;
+    let (meta, slot) = read_newest_meta(&file, path)?;
+    if !(meta.clean && meta.boot == boot()) {
+        distrust_page_cache(&file, path)?;
+        let (meta, slot) = read_newest_meta(&file, path)?;
+        check_length(&file, path, &meta)?;
+        return Ok(Opened { file, meta, slot });
+    }
+    check_length(&file, path, &meta)?;
+    Ok(Opened { file, meta, slot })
+}
+
+/// Makes a new, empty database file at `path`, whole or not at all. Does nothing if somebody else
+/// makes one there first.
+pub(crate) fn create(path: &Path, page_size: PageSize) -> Result<()> {
+    let scratch = scratch_name(path);
+    let made = write_empty(&scratch, page_size).and_then(|()| name_it(&scratch, path));
+    if made.is_err() {
+        // The scratch file has no name of its own to anybody; leaving it would only confuse.
+        let _ = std::fs::remove_file(&scratch);
+    }
+    made
+}
+
+/// The meta slots of a new file, both filled (meta.rs, invariant 1).
+pub(crate) fn first_metas(page_size: PageSize) -> (Meta, Meta) {
+    let newest = Meta::first(page_size, rand::random());
+    (
+        newest,
+        Meta {
+            sequence: 0,
+            ..newest
+        },
+    )
+}
+
+/// Identifies the running boot of the machine; 0 if it cannot be told.
+pub(crate) fn boot() -> u64 {
+    std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| xxh3_64(&id).max(1))
+}
+
+fn write_empty(scratch: &Path, page_size: PageSize) -> Result<()> {
+    let failed = |error: io::Error| Error::file("create", scratch, error);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(scratch)
+        .map_err(failed)?;
+    let (newest, other) = first_metas(page_size);
+    let mut image = vec![0; META_AREA_LEN as usize];
+    for (slot, meta) in [(MetaSlot::A, newest), (MetaSlot::B, other)] {
+        let at = slot.offset() as usize;
+        image[at..at + META_LEN].copy_from_slice(&meta.encode_slot());
+    }
+    file.write_all(&image).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+fn name_it(scratch: &Path, path: &Path) -> Result<()> {
+    let cwd = rustix::fs::CWD;
+    match renameat_with(cwd, scratch, cwd, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => {
+            return std::fs::remove_file(scratch)
+                .map_err(|error| Error::file("remove", scratch, error));
+        }
+        // Not every file system knows the flag; a link fails just as well if the name is taken.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            match std::fs::hard_link(scratch, path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::file("create", path, error));
+                }
+                _ => std::fs::remove_file(scratch)
+                    .map_err(|error| Error::file("remove", scratch, error))?,
+            }
+        }
+        Err(error) => return Err(Error::file("create", path, error)),
+    }
+    sync_directory(path)
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Error::file("sync the directory of", path, error))
+}
+
+fn scratch_name(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:08x}.new", rand::random::<u32>()));
+    path.with_file_name(name)
+}
+
+fn lock(file: &File, path: &Path, shared: bool) -> Result<()> {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        let attempt = if shared {
+            file.try_lock_shared()
+        } else {
+            file.try_lock()
+        };
+        match attempt {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path, error)),
+        }
+    }
+}
+
+fn distrust_page_cache(file: &File, path: &Path) -> Result<()> {
+    file.sync_all()
+        .map_err(|error| Error::file("sync", path, error))?;
+    sync_directory(path)?;
+    fadvise(file, 0, None, Advice::DontNeed)
+        .map_err(|error| Error::file("drop the cached pages of", path, error))
+}
+
+fn read_newest_meta(file: &File, path: &Path) -> Result<(Meta, MetaSlot)> {
+    let length = file
+        .metadata()
+        .map_err(|error| Error::file("inspect", path, error))?
+        .len();
+    if length == 0 {
+        return Err(not_ours(path, "it is empty"));
+    }
+    let a = read_slot(file, path, MetaSlot::A)?;
+    let b = read_slot(file, path, MetaSlot::B)?;
+    newest_of(path, a, b)
+}
+
+/// The newer one of what the two slots hold (meta.rs, invariants 2 and 3).
+pub(crate) fn newest_of(
+    path: &Path,
+    a: Result<Meta, Unreadable>,
+    b: Result<Meta, Unreadable>,
+) -> Result<(Meta, MetaSlot)> {
+    match (&a, &b) {
+        (Err(Unreadable::Newer(found)), _) | (_, Err(Unreadable::Newer(found))) => {
+            let path = path.to_owned();
+            return Err(Error::NewerFormat {
+                path,
+                found: *found,
+                supported: FORMAT,
+            });
+        }
+        (Err(Unreadable::NotOurs), Err(_)) => {
+            return Err(not_ours(path, "it does not begin as one"));
+        }
+        _ => {}
+    }
+    let (a, b) = (
+        readable(a, path, MetaSlot::A)?,
+        readable(b, path, MetaSlot::B)?,
+    );
+    if a.file_id != b.file_id || a.page_size != b.page_size || a.sequence == b.sequence {
+        let why = "the two slots are not of one file".to_owned();
+        return Err(Error::DamagedMeta {
+            path: path.to_owned(),
+            offset: 0,
+            why,
+        });
+    }
+    Ok(if a.sequence > b.sequence {
+        (a, MetaSlot::A)
+    } else {
+        (b, MetaSlot::B)
+    })
+}
+
+fn readable(record: Result<Meta, Unreadable>, path: &Path, slot: MetaSlot) -> Result<Meta> {
+    record.map_err(|why| Error::DamagedMeta {
+        path: path.to_owned(),
+        offset: slot.offset(),
+        why: match why {
+            Unreadable::Damaged(why) => why,
+            Unreadable::NotOurs | Unreadable::Newer(_) => "it does not begin as one".to_owned(),
+        },
+    })
+}
+
+fn read_slot(file: &File, path: &Path, slot: MetaSlot) -> Result<Result<Meta, Unreadable>> {
+    let mut bytes = [0; META_LEN];
+    let mut filled = 0;
+    while filled < META_LEN {
+        match file.read_at(&mut bytes[filled..], slot.offset() + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::file("read", path, error)),
+        }
+    }
+    Ok(Meta::decode_slot(&bytes[..filled]))
+}
+
+fn check_length(file: &File, path: &Path, meta: &Meta) -> Result<()> {
+    let found = file
+        .metadata()
+        .map_err(|error| Error::file("inspect", path, error))?
+        .len();
+    let expected = meta.bytes_in_use();
+    if found < expected {
+        return Err(Error::Truncated {
+            path: path.to_owned(),
+            expected,
+            found,
+        });
+    }
+    Ok(())
+}
+
+fn not_ours(path: &Path, why: &str) -> Error {
+    Error::NotADatabase {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+fn explain_open(path: &Path, error: io::Error) -> Error {
+    if path.is_dir() {
+        not_ours(path, "it is a directory")
+    } else {
+        Error::file("open", path, error)
+    }
+}

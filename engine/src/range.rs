@@ -1,0 +1,91 @@
+//! A range of entries, on whichever pager the database has.
+
+use std::ops::RangeBounds;
+
+use bifolio_btree as btree;
+use bifolio_btree::{Root, Tree};
+use bifolio_pager::MemPager;
+use bifolio_pager_bufpool::BufPool;
+use bifolio_pager_mmap::MmapPager;
+
+use crate::database::AnyPager;
+use crate::error::Result;
+
+/// An entry: key and value, copied.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// The entries of a table between two bounds, in the order of their keys.
+///
+/// An iterator from both ends over copies; [`Range::next_entry`] lends instead, without allocating.
+/// Holds one page in memory at most while it rests. An iteration that met an error is over.
+pub struct Range<'t>(On<'t>);
+
+enum On<'t> {
+    Mmap(btree::Range<'t, MmapPager>),
+    Pool(btree::Range<'t, BufPool>),
+    Memory(btree::Range<'t, MemPager>),
+    #[cfg(test)]
+    Modelled(btree::Range<'t, bifolio_pager::Faulty<MemPager>>),
+}
+
+macro_rules! on_range {
+    ($any:expr, $range:ident => $body:expr) => {
+        match $any {
+            On::Mmap($range) => $body,
+            On::Pool($range) => $body,
+            On::Memory($range) => $body,
+            #[cfg(test)]
+            On::Modelled($range) => $body,
+        }
+    };
+}
+
+impl<'t> Range<'t> {
+    pub(crate) fn new<K: AsRef<[u8]>>(
+        pager: &'t AnyPager,
+        root: Root,
+        bounds: &impl RangeBounds<K>,
+    ) -> Self {
+        let bounds = (
+            bounds.start_bound().map(AsRef::as_ref),
+            bounds.end_bound().map(AsRef::as_ref),
+        );
+        Range(match pager {
+            AnyPager::Mmap(pager) => On::Mmap(Tree::new(pager, root).range(bounds)),
+            AnyPager::Pool(pager) => On::Pool(Tree::new(pager, root).range(bounds)),
+            AnyPager::Memory(pager) => On::Memory(Tree::new(pager, root).range(bounds)),
+            #[cfg(test)]
+            AnyPager::Modelled(pager) => On::Modelled(Tree::new(pager, root).range(bounds)),
+        })
+    }
+
+    /// The next entry from the front, lent until the next call.
+    ///
+    /// # Errors
+    /// What the pager says.
+    pub fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        Ok(on_range!(&mut self.0, range => range.next_ref())?)
+    }
+
+    /// The next entry from the back, lent until the next call.
+    ///
+    /// # Errors
+    /// What the pager says.
+    pub fn next_entry_back(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        Ok(on_range!(&mut self.0, range => range.next_back_ref())?)
+    }
+}
+
+impl Iterator for Range<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        on_range!(&mut self.0, range => range.next()).map(|entry| Ok(entry?))
+    }
+}
+
+impl DoubleEndedIterator for Range<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        on_range!(&mut self.0, range => range.next_back()).map(|entry| Ok(entry?))
+    }
+}

@@ -1,0 +1,85 @@
+//! What the integration tests share: every way to open a file, and random work.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::path::PathBuf;
+
+use bifolio::{
+    Database, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Every pager, each in the smallest size that works, so that hard paths are reached.
+pub fn pagers(page_size: usize) -> Vec<(&'static str, PagerChoice)> {
+    let pool = |io, policy, frames: usize| {
+        // A pool's budget pays for tables and buffers too; the pool says what the least is.
+        let size = PoolSize::Bytes((frames * page_size) as u64 + (1 << 20));
+        PagerChoice::Pool(PoolConfig {
+            size,
+            policy,
+            io,
+            direct: Direct::Auto,
+        })
+    };
+    vec![
+        ("mmap", PagerChoice::Mmap(MmapConfig::default())),
+        (
+            "pool pread CLOCK",
+            pool(IoBackend::Pread, Policy::Clock, 16),
+        ),
+        ("pool pread LRU", pool(IoBackend::Pread, Policy::Lru, 64)),
+        (
+            "pool io_uring CLOCK",
+            pool(IoBackend::IoUring, Policy::Clock, 16),
+        ),
+    ]
+}
+
+/// A directory for one test and a database path in it.
+pub fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("test.bifolio");
+    (directory, path)
+}
+
+pub fn options(pager: &PagerChoice) -> Options {
+    Options::new().pager(pager.clone()).max_bytes(1 << 33)
+}
+
+/// Random numbers from a seed that is printed, so that a failure can be run again.
+pub fn random(seed: u64) -> StdRng {
+    let seed = std::env::var("BIFOLIO_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(seed);
+    println!("seed {seed} (set BIFOLIO_SEED to replay another one)");
+    StdRng::seed_from_u64(seed)
+}
+
+/// A key from a small universe, so that work meets itself again; of any length up to 200.
+pub fn random_key(random: &mut StdRng) -> Vec<u8> {
+    let number: u32 = random.random_range(0..2000);
+    let mut key = format!("{:04}", number).into_bytes();
+    key.resize(key.len() + (number as usize * 7919) % 197, b'k');
+    key
+}
+
+/// A value: mostly short, sometimes a few pages long.
+pub fn random_value(random: &mut StdRng, page_size: usize) -> Vec<u8> {
+    let length = match random.random_range(0..20) {
+        0 => random.random_range(0..3 * page_size),
+        1 => 0,
+        _ => random.random_range(0..200),
+    };
+    let byte: u8 = random.random();
+    (0..length)
+        .map(|index| byte.wrapping_add(index as u8))
+        .collect()
+}
+
+/// Fails with every finding if the database is not whole.
+#[track_caller]
+pub fn assert_whole(db: &Database) {
+    let report = db.check().expect("the check itself runs");
+    assert!(report.is_clean(), "{report}");
+}
