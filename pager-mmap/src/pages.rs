@@ -174,3 +174,57 @@ fn refused(page: PageId, verb: &'static str, refusal: Refusal) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: PageId = PageId::new(40);
+
+    fn sealed() -> Pages {
+        let pages = Pages::new(PageId::new(32), 100);
+        pages.create(ID).unwrap().seal();
+        pages
+    }
+
+    #[test]
+    fn a_discarded_page_that_nobody_reads_is_free_at_once() {
+        let pages = sealed();
+        pages.discard(&[ID]).unwrap();
+        assert_eq!(pages.word(ID).state(), State::Free);
+    }
+
+    #[test]
+    fn a_discarded_page_that_somebody_reads_drains_until_it_is_asked_for_again() {
+        let pages = sealed();
+        let hold = pages.hold_sealed(ID).unwrap();
+        pages.discard(&[ID]).unwrap();
+        assert_eq!(pages.word(ID).state(), State::Draining);
+        assert!(pages.hold_sealed(ID).is_none());
+        assert!(matches!(pages.create(ID), Err(Error::Guarded { page }) if page == ID));
+        drop(hold);
+        assert_eq!(pages.word(ID).state(), State::Draining);
+        pages.create(ID).unwrap().seal();
+        assert!(pages.hold_sealed(ID).is_some());
+    }
+
+    #[test]
+    fn a_page_that_fails_its_verification_stays_unknown() {
+        let pages = Pages::new(PageId::new(32), 100);
+        for _ in 0..2 {
+            let outcome = pages.hold(ID, |_| Err(Error::corrupt(ID, "bad")));
+            assert!(matches!(outcome, Err(Error::Corrupt { .. })));
+            assert_eq!(pages.word(ID).state(), State::Unknown);
+        }
+        drop(pages.hold(ID, |_| Ok(())).unwrap());
+        assert!(pages.hold_sealed(ID).is_some());
+    }
+
+    #[test]
+    fn the_meta_area_is_never_held() {
+        let pages = sealed();
+        for number in [0, 1, 31] {
+            assert!(pages.hold_sealed(PageId::new(number)).is_none());
+        }
+    }
+}

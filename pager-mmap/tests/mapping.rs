@@ -174,7 +174,9 @@ fn one_flush_is_one_sync_and_a_flush_of_nothing_new_is_none() {
     let syncs = || pager.counters().syncs.unwrap();
     let pages: Vec<_> = (100..200).step_by(3).map(|index| nth(index, 2)).collect();
     pager.grow(nth(200, 0).id.get()).unwrap();
-    let _ = pager.flush(&[]).unwrap(); // takes the new length along
+    let before = syncs();
+    let _ = pager.flush(&[]).unwrap();
+    assert_eq!(syncs(), before + 1, "the new length is made durable");
     for &at in &pages {
         drop(pager.create(at).unwrap());
     }
