@@ -29,6 +29,8 @@ use crate::page::PageId;
 
 /// Slots in a line: a line is two cache lines (which x86 fetches in pairs) and holds its owner too.
 const SLOTS: usize = 15;
+/// Slots that the fast path looks at.
+const SLOTS_IN_LINE: usize = 3;
 /// Lines in the first segment; each further segment has twice as many as the one before.
 const FIRST_SEGMENT: u32 = 16;
 const SEGMENTS: usize = 16;
@@ -183,10 +185,22 @@ impl Hazards {
 }
 
 impl Line {
+    /// Looks at the few slots that a descent needs in line, and at the rest out of line: this
+    /// stands in every read.
     #[inline]
     fn free_slot(&self) -> Option<&AtomicU64> {
+        Self::first_free(&self.slots[..SLOTS_IN_LINE]).or_else(|| self.free_slot_beyond())
+    }
+
+    #[inline(never)]
+    fn free_slot_beyond(&self) -> Option<&AtomicU64> {
+        Self::first_free(&self.slots[SLOTS_IN_LINE..])
+    }
+
+    #[inline]
+    fn first_free(slots: &[AtomicU64]) -> Option<&AtomicU64> {
         // Acquire: a guard dropped by another thread is done with the slot before we reuse it.
-        self.slots
+        slots
             .iter()
             .find(|slot| slot.load(Ordering::Acquire) == EMPTY)
     }

@@ -49,11 +49,13 @@ const _: () = assert!(HEADER_LEN == 16);
 const U48_LEN: usize = 6;
 const U48_MAX: u64 = (1 << 48) - 1;
 
+#[inline]
 fn put_u48(value: u64, to: &mut [u8]) {
     assert!(value <= U48_MAX, "{value} does not fit in 48 bits");
     to[..U48_LEN].copy_from_slice(&value.to_le_bytes()[..U48_LEN]);
 }
 
+#[inline]
 fn get_u48(from: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     bytes[..U48_LEN].copy_from_slice(&from[..U48_LEN]);
@@ -79,6 +81,7 @@ impl PageId {
     }
 
     /// The number, for arithmetic and for indexing tables by page.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -125,6 +128,7 @@ impl Version {
     }
 
     /// The number.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -165,6 +169,7 @@ impl PageRef {
     pub const LEN: usize = 2 * U48_LEN;
 
     /// The reference as it is stored.
+    #[inline]
     pub fn encode(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         put_u48(self.id.0, &mut bytes[..U48_LEN]);
@@ -177,6 +182,7 @@ impl PageRef {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`PageRef::LEN`].
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Self {
         PageRef {
             id: PageId(get_u48(&bytes[..U48_LEN])),
@@ -209,6 +215,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind stored in a page, or `None` if no kind has this number.
+    #[inline]
     pub fn of(page: &[u8]) -> Option<Kind> {
         match page[KIND.start] {
             1 => Some(Kind::Branch),
@@ -243,16 +250,19 @@ impl PageSize {
     }
 
     /// Bytes in a page.
+    #[inline]
     pub const fn bytes(self) -> usize {
         self.0 as usize
     }
 
     /// Bytes of a page that guards expose: all but the checksum.
+    #[inline]
     pub const fn usable(self) -> usize {
         self.bytes() - CHECKSUM_LEN
     }
 
     /// The byte of the file at which a page begins.
+    #[inline]
     pub const fn offset(self, id: PageId) -> u64 {
         id.get() * self.0 as u64
     }

@@ -37,7 +37,11 @@ use crate::page::{Geometry, PageId, PageRef};
 ///    refused with [`Error::Guarded`](crate::Error::Guarded). `create` is refused likewise while any
 ///    guard from before the number's `discard` lives. A created page is zeros beyond its number and
 ///    stamp, whatever it held before. A page under a write guard is not written back by the pager
-///    (a kernel that writes a shared mapping back may do so: clause 4).
+///    (a kernel that writes a shared mapping back may do so: clause 4). What does not fit the page's
+///    state is refused with [`Error::WrongState`](crate::Error::WrongState) and changes nothing:
+///    `create` of a page that is private, or sealed as far as the pager knows (discard it first);
+///    `write` of a sealed page, and `seal` of one that is not private; `flush` of a private page; a
+///    reference with another stamp than the page has; a number outside the file.
 /// 3. *Read your writes.* `read` sees what was last written through a guard that was dropped,
 ///    flushed or not, evicted in between or not.
 /// 4. *Unordered.* Any private or sealed page may reach storage at any moment, half-changed, in any
@@ -85,11 +89,14 @@ pub trait Pager: Send + Sync {
     /// A private page, for writing again (clause 2).
     fn write(&self, at: PageRef) -> Result<Self::Mut<'_>>;
 
-    /// Ends the time in which these private pages may be written. Their bytes are now final.
+    /// Ends the time in which these private pages may be written. Their bytes are now final. All of
+    /// the pages are sealed, or on an error none.
     fn seal(&self, pages: &[PageRef]) -> Result<()>;
 
     /// Ends these pages' lives, private or sealed: they cannot be read from now on, need not be
-    /// written, and their memory is free as soon as no guard exposes it. No-op for a free page.
+    /// written, and their memory is free as soon as no guard exposes it. No-op for a free page. A
+    /// page with a live write guard is refused with [`Error::Guarded`](crate::Error::Guarded); the
+    /// others are discarded all the same.
     /// Dearer than it looks (`membarrier`), so pass many pages at once.
     fn discard(&self, pages: &[PageId]) -> Result<()>;
 
