@@ -74,7 +74,8 @@ impl<'a> Piece<'a> {
         }
         let next = PageRef::decode(&page[NEXT]);
         let is_last = len == remaining;
-        if is_last != (next.version == Version::ZERO) {
+        let links_nowhere = page[NEXT] == [0; PageRef::LEN];
+        if is_last != links_nowhere {
             return Err("a chain of overflow pages is longer or shorter than its value");
         }
         let run = u64::from(get_u32(page, RUN));
