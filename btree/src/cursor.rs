@@ -4,12 +4,13 @@
 //! `next` steps over the entry to its right, `prev` over the one to its left, and both return what
 //! they stepped over. So `next` after `prev` returns the same entry again.
 
+use std::mem;
 use std::ops::Bound;
 
 use bifolio_pager::{self as pager, PageGuard, PageRef, Pager};
 
 use crate::error::Result;
-use crate::node::{BranchRef, Damage, LeafRef, Overflow, Value};
+use crate::node::{BranchRef, Damage, Layout, LeafRef, Overflow, Value, View};
 use crate::overflow;
 use crate::root::Root;
 use crate::tree::{Tree, visit};
@@ -63,6 +64,7 @@ struct ReadAhead {
     window: usize,
     /// Children beyond the current one, in the scan's direction, that were asked for.
     asked: usize,
+    direction: Option<Direction>,
     wanted: Vec<PageRef>,
 }
 
@@ -181,7 +183,9 @@ impl<'p, P: Pager> Cursor<'p, P> {
         let Some(top) = self.root.page else {
             return Ok(());
         };
-        let leaf = self.descend(top, self.root.top_level(), |branch| branch.child_index(key))?;
+        let leaf = self.descend(top, self.root.top_level(), |branch, _| {
+            branch.child_index(key)
+        })?;
         self.enter(leaf, |leaf| {
             let (index, found) = leaf.search(key)?;
             Ok(index + usize::from(after && found))
@@ -190,39 +194,33 @@ impl<'p, P: Pager> Cursor<'p, P> {
 
     fn seek_end(&mut self, direction: Direction) -> Result<()> {
         self.begin_seek();
-        match self.root.page {
-            Some(top) => self.descend_edge(top, self.root.top_level(), direction),
-            None => Ok(()),
-        }
+        let Some(top) = self.root.page else {
+            return Ok(());
+        };
+        let leaf = self.descend(top, self.root.top_level(), |branch, _| {
+            Ok(near_end(branch, direction))
+        })?;
+        self.enter(leaf, |leaf| Ok(near_end(leaf, direction)))
     }
 
     fn begin_seek(&mut self) {
         self.started = true;
         self.leave();
-        self.ahead.window = 0;
-        self.ahead.asked = 0;
+        self.ahead.direction = None;
     }
 
-    /// Goes down from a page of this level to its first leaf or its last.
-    fn descend_edge(&mut self, from: PageRef, level: u8, direction: Direction) -> Result<()> {
-        let forward = direction == Direction::Forward;
-        let leaf = self.descend(from, level, |branch| {
-            Ok(if forward { 0 } else { branch.count() })
-        })?;
-        self.enter(leaf, |leaf| Ok(if forward { 0 } else { leaf.count() }))
-    }
-
+    /// Goes down to a leaf, taking the children that `choose` says.
     fn descend(
         &mut self,
         from: PageRef,
         level: u8,
-        choose: impl Fn(&BranchRef<'_>) -> Result<usize, Damage>,
+        mut choose: impl FnMut(&BranchRef<'_>, u8) -> Result<usize, Damage>,
     ) -> Result<PageRef> {
         let mut at = from;
         for level in (1..=level).rev() {
             let (step, child) = visit(self.pager, at, |page| {
                 let branch = BranchRef::parse(page, level)?;
-                let child = choose(&branch)?;
+                let child = choose(&branch, level)?;
                 let last_child = branch.count();
                 let step = Step {
                     at,
@@ -265,44 +263,61 @@ impl<'p, P: Pager> Cursor<'p, P> {
             return Ok(false);
         };
         self.leaf = None; // one guard at a time
-        let is_parent = turn + 1 == self.path.len();
         self.path.truncate(turn + 1);
         let step = &mut self.path[turn];
         match direction {
             Direction::Forward => step.child += 1,
             Direction::Backward => step.child -= 1,
         }
-        let step = *step;
-        if !is_parent {
-            self.ahead.asked = 0;
+        let (step, level) = (*step, self.root.top_level() - turn as u8);
+        let mut ahead = mem::take(&mut self.ahead);
+        if level > 1 {
+            ahead.asked = 0; // of a branch that is left behind
         }
-        let level = self.root.top_level() - turn as u8;
-        let (ahead, pager) = (&mut self.ahead, self.pager);
-        let child = visit(pager, step.at, |page| {
+        let child = visit(self.pager, step.at, |page| {
             let branch = BranchRef::parse(page, level)?;
-            if is_parent {
-                ahead.plan(&branch, step.child, direction)?;
-            }
+            ahead.plan(&branch, level, step.child, direction)?;
             branch.child(step.child)
         })?;
-        if !self.ahead.wanted.is_empty() {
-            self.pager.prefetch(&self.ahead.wanted);
-            self.ahead.wanted.clear();
+        let leaf = self.descend(child, level - 1, |branch, level| {
+            let child = near_end(branch, direction);
+            ahead.plan(branch, level, child, direction)?;
+            Ok(child)
+        })?;
+        if !ahead.wanted.is_empty() {
+            self.pager.prefetch(&ahead.wanted);
+            ahead.wanted.clear();
         }
-        self.descend_edge(child, level - 1, direction)?;
+        self.ahead = ahead;
+        self.enter(leaf, |leaf| Ok(near_end(leaf, direction)))?;
         Ok(true)
     }
 }
 
+/// The number of the child, or of the gap, at which a walk in this direction enters a page.
+fn near_end<L: Layout>(node: &View<'_, L>, direction: Direction) -> usize {
+    match direction {
+        Direction::Forward => 0,
+        Direction::Backward => node.count(),
+    }
+}
+
 impl ReadAhead {
-    /// Called when a scan moves to `child` of the same branch: notes in `wanted` what to ask for.
+    /// Called when a scan goes to `child` of a branch: notes in `wanted` what to ask for.
     fn plan(
         &mut self,
         branch: &BranchRef<'_>,
+        level: u8,
         child: usize,
         direction: Direction,
     ) -> Result<(), Damage> {
-        self.wanted.clear();
+        if level > 1 {
+            return Ok(()); // only leaves are many enough
+        }
+        if self.direction != Some(direction) {
+            (self.window, self.asked) = (0, 0);
+            self.direction = Some(direction);
+        }
         self.asked = self.asked.saturating_sub(1);
         if self.asked > self.window / 2 {
             return Ok(());

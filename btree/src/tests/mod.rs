@@ -6,6 +6,7 @@ mod damage;
 mod format;
 mod limits;
 mod model;
+mod prefetch;
 mod rigged;
 
 use bifolio_pager::{Geometry, MemPager, PageSize, Pager};

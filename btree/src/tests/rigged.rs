@@ -16,6 +16,14 @@ pub struct Rigged {
     rig: Mutex<Rig>,
     guards: Arc<AtomicUsize>,
     guards_max: usize,
+    /// What was asked for ahead, and what was read, in order; cleared by whoever looks.
+    pub log: Mutex<Vec<Access>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    Prefetch(Vec<PageId>),
+    Read(PageId),
 }
 
 /// What goes wrong.
@@ -61,6 +69,7 @@ impl Rigged {
             rig: Mutex::default(),
             guards: Arc::default(),
             guards_max,
+            log: Mutex::default(),
         }
     }
 
@@ -123,6 +132,7 @@ impl Pager for Rigged {
     }
 
     fn read(&self, at: PageRef) -> Result<Ref> {
+        self.log.lock().unwrap().push(Access::Read(at.id));
         let mut bytes = self.inner.read(at)?.to_vec();
         let mut vanished = None;
         match &mut *self.rig.lock().unwrap() {
@@ -170,6 +180,11 @@ impl Pager for Rigged {
 
     fn write_meta(&self, after: Flushed, slot: MetaSlot, meta: &[u8]) -> Result<()> {
         self.inner.write_meta(after, slot, meta)
+    }
+
+    fn prefetch(&self, pages: &[PageRef]) {
+        let pages = pages.iter().map(|page| page.id).collect();
+        self.log.lock().unwrap().push(Access::Prefetch(pages));
     }
 
     fn counters(&self) -> Counters {
