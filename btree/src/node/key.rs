@@ -18,7 +18,11 @@ pub(crate) fn head_of(suffix: &[u8]) -> u32 {
 
 /// Bytes that two strings have in common at the front.
 pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    const CHUNK: usize = 16;
+    let chunks = a.chunks_exact(CHUNK).zip(b.chunks_exact(CHUNK));
+    let equal = CHUNK * chunks.take_while(|(a, b)| a == b).count();
+    let rest = a[equal..].iter().zip(&b[equal..]);
+    equal + rest.take_while(|(a, b)| a == b).count()
 }
 
 /// A whole key, without joining its pieces.
@@ -60,8 +64,20 @@ impl<'a> Key<'a> {
     }
 
     pub(crate) fn common_prefix(&self, other: &Key<'_>) -> usize {
-        let pairs = self.bytes().zip(other.bytes());
-        pairs.take_while(|(a, b)| a == b).count()
+        if self.front.len() > other.front.len() {
+            return other.common_prefix(self);
+        }
+        let (beside, rest) = other.front.split_at(self.front.len());
+        let (middle, end) = self.back.split_at(rest.len().min(self.back.len()));
+        let mut equal = 0;
+        for (a, b) in [(self.front, beside), (middle, rest), (end, other.back)] {
+            let more = common_prefix(a, b);
+            equal += more;
+            if more < a.len().max(b.len()) {
+                break;
+            }
+        }
+        equal
     }
 
     pub(crate) fn starts_with(&self, prefix: &[u8]) -> bool {
@@ -72,7 +88,14 @@ impl<'a> Key<'a> {
     }
 
     pub(crate) fn cmp(&self, other: &Key<'_>) -> Ordering {
-        self.bytes().cmp(other.bytes())
+        if self.front.len() > other.front.len() {
+            return other.cmp(self).reverse();
+        }
+        let (beside, rest) = other.front.split_at(self.front.len());
+        let (middle, end) = self.back.split_at(rest.len().min(self.back.len()));
+        (self.front.cmp(beside))
+            .then_with(|| middle.cmp(rest)) // less, too, where `self` ends within `rest`
+            .then_with(|| end.cmp(other.back))
     }
 
     /// Copies the key to the front of `to`, which must have room.
@@ -123,6 +146,32 @@ mod tests {
         let key = Key::new(b"abc", b"def");
         for count in 0..=6 {
             assert_eq!(key.skip(count).to_vec(), b"abcdef"[count..]);
+        }
+    }
+
+    #[test]
+    fn keys_compare_as_if_their_pieces_were_joined() {
+        let mut joined = vec![vec![]];
+        for _ in 0..3 {
+            let longer = |key: &Vec<u8>| [0, 1].map(|byte| [&key[..], &[byte]].concat());
+            joined.extend(joined.iter().flat_map(longer).collect::<Vec<_>>());
+        }
+        joined.push([vec![0; 40], vec![1]].concat());
+        joined.push([vec![0; 40], vec![2]].concat());
+        for a in &joined {
+            for b in &joined {
+                for at_a in [0, a.len() / 2, a.len()] {
+                    for at_b in [0, b.len() / 2, b.len()] {
+                        let (x, y) = (a.split_at(at_a), b.split_at(at_b));
+                        let (x, y) = (Key::new(x.0, x.1), Key::new(y.0, y.1));
+                        assert_eq!(x.cmp(&y), a.cmp(b), "{x:?} {y:?}");
+                        let common = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+                        assert_eq!(x.common_prefix(&y), common, "{x:?} {y:?}");
+                        let starts = x.starts_with(b);
+                        assert_eq!(starts, a.starts_with(b), "{x:?} {y:?}");
+                    }
+                }
+            }
         }
     }
 

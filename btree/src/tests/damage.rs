@@ -88,7 +88,7 @@ fn every_flipped_byte_that_the_tree_can_prove_wrong_is_found() {
         for offset in SELF_REF.end..image.len() {
             // Gap, keys and values are long and all alike.
             let dull = image[offset] == 0 || unproven[offset];
-            if dull && offset > 80 && !dice.one_in(60) {
+            if dull && offset > 80 && !dice.one_in(200) {
                 continue;
             }
             let bits = 1 << dice.below(8);
@@ -98,7 +98,7 @@ fn every_flipped_byte_that_the_tree_can_prove_wrong_is_found() {
                 found || unproven[offset],
                 "page {id} byte {offset} bits {bits}"
             );
-            if dice.one_in(20) || offset < 48 {
+            if dice.one_in(20) || offset < 40 {
                 read_all(Tree::new(&pager, root), &model);
             }
         }

@@ -12,14 +12,14 @@ use crate::{Root, Tree, TreeMut};
 #[test]
 fn the_tree_does_what_a_map_does_whatever_its_keys_look_like() {
     for seed in 0..6 {
-        model::run(&small_pages(), seed, 3000);
+        model::run(&small_pages(), seed, 8000);
     }
 }
 
 #[test]
 fn the_tree_does_what_a_map_does_at_every_page_size() {
     for (seed, page_size) in (0..).zip(PageSize::ALL) {
-        model::run(&pager(page_size), seed, 1000);
+        model::run(&pager(page_size), seed, 2000);
     }
 }
 
@@ -76,7 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn any_operations_give_what_a_map_gives(ops in prop::collection::vec(op(), 1..150)) {
