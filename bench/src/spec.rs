@@ -1,0 +1,345 @@
+//! What is compared: pagers by name, workloads by name, and the plan of one run.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::GroupPath;
+use crate::error::Error;
+
+/// A pager with its choices, as named on the command line: `mmap-random`, `pool-uring-lru`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum PagerSpec {
+    /// The memory map, with this advice to the kernel.
+    Mmap(Advice),
+    /// The buffer pool.
+    Pool {
+        /// How it reads and writes.
+        io: PoolIo,
+        /// Which page leaves when another one needs its frame.
+        policy: PoolPolicy,
+        /// Whether it bypasses the page cache (`O_DIRECT`).
+        direct: bool,
+    },
+}
+
+/// What the kernel is told about a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Advice {
+    /// `MADV_RANDOM`: read nothing but the page that faulted.
+    Random,
+    /// `MADV_NORMAL`: the kernel's default, which reads around each fault.
+    Normal,
+    /// `MADV_SEQUENTIAL`: read far ahead, drop behind.
+    Sequential,
+}
+
+/// How a pool reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolIo {
+    /// One `pread` or `pwrite` at a time.
+    Pread,
+    /// io_uring, many in flight.
+    Uring,
+}
+
+/// Which page leaves a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolPolicy {
+    /// Second chance in a circle.
+    Clock,
+    /// Exactly the least recently used.
+    Lru,
+}
+
+impl PagerSpec {
+    /// Whether memory for pages is the kernel's page cache and not a budget of our own.
+    pub fn is_mmap(self) -> bool {
+        matches!(self, PagerSpec::Mmap(_))
+    }
+}
+
+impl fmt::Display for PagerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            PagerSpec::Mmap(Advice::Random) => f.write_str("mmap-random"),
+            PagerSpec::Mmap(Advice::Normal) => f.write_str("mmap-normal"),
+            PagerSpec::Mmap(Advice::Sequential) => f.write_str("mmap-sequential"),
+            PagerSpec::Pool { io, policy, direct } => {
+                f.write_str(match io {
+                    PoolIo::Pread => "pool-pread",
+                    PoolIo::Uring => "pool-uring",
+                })?;
+                if policy == PoolPolicy::Lru {
+                    f.write_str("-lru")?;
+                }
+                if !direct {
+                    f.write_str("-buffered")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FromStr for PagerSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || {
+            Error::bad_option(
+                text,
+                "a pager is mmap-random, mmap-normal or mmap-sequential, or pool-pread or \
+                 pool-uring, and after the pool's name -lru and -buffered may follow",
+            )
+        };
+        let mut words = text.split('-');
+        match (words.next(), words.next()) {
+            (Some("mmap"), Some(advice)) if words.next().is_none() => match advice {
+                "random" => Ok(PagerSpec::Mmap(Advice::Random)),
+                "normal" => Ok(PagerSpec::Mmap(Advice::Normal)),
+                "sequential" => Ok(PagerSpec::Mmap(Advice::Sequential)),
+                _ => Err(bad()),
+            },
+            (Some("pool"), Some(io)) => {
+                let io = match io {
+                    "pread" => PoolIo::Pread,
+                    "uring" => PoolIo::Uring,
+                    _ => return Err(bad()),
+                };
+                let (mut policy, mut direct) = (PoolPolicy::Clock, true);
+                for word in words {
+                    match word {
+                        "lru" => policy = PoolPolicy::Lru,
+                        "clock" => policy = PoolPolicy::Clock,
+                        "buffered" => direct = false,
+                        "direct" => direct = true,
+                        _ => return Err(bad()),
+                    }
+                }
+                Ok(PagerSpec::Pool { io, policy, direct })
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl TryFrom<String> for PagerSpec {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<PagerSpec> for String {
+    fn from(spec: PagerSpec) -> String {
+        spec.to_string()
+    }
+}
+
+/// A workload by name.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkloadKind {
+    /// One `get` of a random key at a time; every key is equally likely.
+    PointUniform,
+    /// One `get` at a time; the n-th most popular key has a share that falls as n^-0.99.
+    PointZipf,
+    /// `get_many` of 64 random keys at a time.
+    PointBatch,
+    /// 100 records in key order from a random key on.
+    ScanShort,
+    /// All records in key order, again and again.
+    ScanFull,
+    /// Overwrites of random keys, 1000 to a transaction.
+    UpdateRandom,
+    /// New keys all over the key space, 1000 to a transaction.
+    InsertRandom,
+}
+
+impl WorkloadKind {
+    /// All of them, in the order of the report.
+    pub const ALL: [WorkloadKind; 7] = [
+        WorkloadKind::PointUniform,
+        WorkloadKind::PointZipf,
+        WorkloadKind::PointBatch,
+        WorkloadKind::ScanShort,
+        WorkloadKind::ScanFull,
+        WorkloadKind::UpdateRandom,
+        WorkloadKind::InsertRandom,
+    ];
+
+    /// The name on the command line and in the rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            WorkloadKind::PointUniform => "point-uniform",
+            WorkloadKind::PointZipf => "point-zipf",
+            WorkloadKind::PointBatch => "point-batch",
+            WorkloadKind::ScanShort => "scan-short",
+            WorkloadKind::ScanFull => "scan-full",
+            WorkloadKind::UpdateRandom => "update-random",
+            WorkloadKind::InsertRandom => "insert-random",
+        }
+    }
+
+    /// The name in a heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            WorkloadKind::PointUniform => "Random point reads, uniform",
+            WorkloadKind::PointZipf => "Random point reads, zipfian 0.99",
+            WorkloadKind::PointBatch => "Random point reads, 64 at a time",
+            WorkloadKind::ScanShort => "Short range scans, 100 records",
+            WorkloadKind::ScanFull => "Full scan in key order",
+            WorkloadKind::UpdateRandom => "Random updates, 1000 per commit",
+            WorkloadKind::InsertRandom => "Random inserts, 1000 per commit",
+        }
+    }
+
+    /// What throughput counts and costs are divided by.
+    pub fn unit(self) -> &'static str {
+        match self {
+            WorkloadKind::PointUniform | WorkloadKind::PointZipf | WorkloadKind::PointBatch => {
+                "lookup"
+            }
+            WorkloadKind::ScanShort => "scan",
+            WorkloadKind::ScanFull | WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => {
+                "record"
+            }
+        }
+    }
+
+    /// What one value of the latency distribution is the time of.
+    pub fn latency_of(self) -> &'static str {
+        match self {
+            WorkloadKind::PointUniform | WorkloadKind::PointZipf => "one get",
+            WorkloadKind::PointBatch => "one get_many of 64 keys",
+            WorkloadKind::ScanShort => "one scan of 100 records",
+            WorkloadKind::ScanFull => "100 records of the scan",
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => {
+                "one insert, without its commit"
+            }
+        }
+    }
+
+    /// Whether the database is changed, so that each run needs a copy of its own.
+    pub fn writes(self) -> bool {
+        matches!(
+            self,
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom
+        )
+    }
+}
+
+impl fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What one run is asked to do: the part of a row that is known before it starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which pager, with its choices.
+    pub pager: PagerSpec,
+    /// Which workload.
+    pub workload: WorkloadKind,
+    /// The how-manieth repetition of the whole set this run belongs to, from 1.
+    pub repetition: u32,
+    /// Bytes of a database page.
+    pub page_size_bytes: u64,
+    /// Threads that run the workload. Writing ones always have one.
+    pub threads: u32,
+    /// What keys, values and choices are drawn from.
+    pub seed: u64,
+    /// Records in the pristine database.
+    pub records: u64,
+    /// Bytes of a value; a key has 8.
+    pub value_bytes: u64,
+    /// Bytes of the pristine database file.
+    pub file_bytes: u64,
+    /// The memory limit of the run's control group; null if memory was not limited.
+    pub limit_bytes: Option<u64>,
+    /// How memory was limited: `cgroup v1`, `cgroup v2` or `none`.
+    pub limit_mechanism: String,
+    /// Memory given to the pool; null for a map, which may use all of the limit as page cache.
+    pub pool_budget_bytes: Option<u64>,
+    /// Memory of the limit that is left to the process beside the pool.
+    pub reserve_bytes: u64,
+}
+
+/// Everything a measuring process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// What to do.
+    pub plan: Plan,
+    /// The database file.
+    pub file: PathBuf,
+    /// The control group this process is in, to read its counters.
+    pub group: Option<GroupPath>,
+    /// Warm up at least this long.
+    pub warmup_ms_min: u64,
+    /// Warm up at most this long, even if memory is not full yet.
+    pub warmup_ms_max: u64,
+    /// Measure this long.
+    pub measure_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pager_s_name_reads_back_as_the_pager() {
+        for name in [
+            "mmap-random",
+            "mmap-normal",
+            "mmap-sequential",
+            "pool-pread",
+            "pool-uring",
+            "pool-uring-lru",
+            "pool-pread-lru-buffered",
+        ] {
+            assert_eq!(name.parse::<PagerSpec>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn what_names_no_pager_is_refused() {
+        for name in [
+            "",
+            "mmap",
+            "mmap-random-lru",
+            "pool",
+            "pool-aio",
+            "pool-uring-fifo",
+            "lmdb",
+        ] {
+            assert!(name.parse::<PagerSpec>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_workload_is_written_as_its_name() {
+        for kind in WorkloadKind::ALL {
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(json, format!("{:?}", kind.name()));
+            assert_eq!(serde_json::from_str::<WorkloadKind>(&json).unwrap(), kind);
+        }
+    }
+}

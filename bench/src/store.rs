@@ -1,0 +1,388 @@
+//! The engine, as the benchmark sees it. The only file that names it.
+
+use std::path::Path;
+
+use bifolio::{
+    Advice as EngineAdvice, Counters, Database, Direct, IoBackend, MmapConfig, Options,
+    PagerChoice, Policy, PoolConfig, PoolSize, Range, ReadTxn, Table, WriteTxn,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::record::{KEY_LEN, Records, decode_key};
+use crate::spec::{Advice, PagerSpec, PoolIo, PoolPolicy};
+
+/// The one table that everything is in.
+const TABLE: &str = "records";
+
+/// An open database.
+pub struct Store {
+    db: Database,
+    records: Records,
+}
+
+/// What the pager counted: the engine's own counters, with the units that rows have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PagerCounters {
+    /// Reads of a page that found it in memory.
+    pub pager_hits: Option<u64>,
+    /// Pages read from storage by the pager.
+    pub pager_pages_read: Option<u64>,
+    /// Pages that the tree asked for ahead of need.
+    pub pager_pages_prefetched: Option<u64>,
+    /// Pages written to storage by the pager.
+    pub pager_pages_written: Option<u64>,
+    /// Calls that wrote them.
+    pub pager_write_calls: Option<u64>,
+    /// Pages written while still private, because memory was short.
+    pub pager_pages_stolen: Option<u64>,
+    /// Pages dropped from memory to make room.
+    pub pager_evictions: Option<u64>,
+    /// Pages whose checksum was verified.
+    pub pager_pages_verified: Option<u64>,
+    /// Pages that began a life.
+    pub pager_pages_created: Option<u64>,
+    /// Syncs of file or map.
+    pub pager_syncs: Option<u64>,
+    /// Frames that the pool may fill; not a difference.
+    pub pager_frames: Option<u64>,
+    /// Frames filled at the end; not a difference.
+    pub pager_frames_used: Option<u64>,
+    /// Memory that the pager holds privately at the end; not a difference.
+    pub pager_memory_bytes: Option<u64>,
+}
+
+impl PagerCounters {
+    /// What happened from `earlier` on; levels, which are not sums, as they are now.
+    pub fn since(&self, earlier: &PagerCounters) -> PagerCounters {
+        let less = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        PagerCounters {
+            pager_hits: less(self.pager_hits, earlier.pager_hits),
+            pager_pages_read: less(self.pager_pages_read, earlier.pager_pages_read),
+            pager_pages_prefetched: less(
+                self.pager_pages_prefetched,
+                earlier.pager_pages_prefetched,
+            ),
+            pager_pages_written: less(self.pager_pages_written, earlier.pager_pages_written),
+            pager_write_calls: less(self.pager_write_calls, earlier.pager_write_calls),
+            pager_pages_stolen: less(self.pager_pages_stolen, earlier.pager_pages_stolen),
+            pager_evictions: less(self.pager_evictions, earlier.pager_evictions),
+            pager_pages_verified: less(self.pager_pages_verified, earlier.pager_pages_verified),
+            pager_pages_created: less(self.pager_pages_created, earlier.pager_pages_created),
+            pager_syncs: less(self.pager_syncs, earlier.pager_syncs),
+            ..*self
+        }
+    }
+}
+
+impl From<Counters> for PagerCounters {
+    fn from(counters: Counters) -> Self {
+        PagerCounters {
+            pager_hits: counters.hits,
+            pager_pages_read: counters.pages_read,
+            pager_pages_prefetched: counters.pages_prefetched,
+            pager_pages_written: counters.pages_written,
+            pager_write_calls: counters.write_calls,
+            pager_pages_stolen: counters.pages_stolen,
+            pager_evictions: counters.evictions,
+            pager_pages_verified: counters.pages_verified,
+            pager_pages_created: counters.pages_created,
+            pager_syncs: counters.syncs,
+            pager_frames: counters.frames,
+            pager_frames_used: counters.frames_used,
+            pager_memory_bytes: counters.memory_bytes,
+        }
+    }
+}
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    action: &'static str,
+) -> impl Fn(E) -> Error {
+    move |source| Error::Store {
+        action,
+        source: Box::new(source),
+    }
+}
+
+/// The engine's options for this pager, with `pool_budget_bytes` for a pool.
+fn options(pager: PagerSpec, pool_budget_bytes: Option<u64>) -> Options {
+    let choice = match pager {
+        PagerSpec::Mmap(advice) => {
+            let advice = match advice {
+                Advice::Random => EngineAdvice::Random,
+                Advice::Normal => EngineAdvice::Normal,
+                Advice::Sequential => EngineAdvice::Sequential,
+            };
+            PagerChoice::Mmap(MmapConfig { advice })
+        }
+        PagerSpec::Pool { io, policy, direct } => PagerChoice::Pool(PoolConfig {
+            size: pool_budget_bytes.map_or(PoolSize::Auto, PoolSize::Bytes),
+            policy: match policy {
+                PoolPolicy::Clock => Policy::Clock,
+                PoolPolicy::Lru => Policy::Lru,
+            },
+            io: match io {
+                PoolIo::Pread => IoBackend::Pread,
+                PoolIo::Uring => IoBackend::IoUring,
+            },
+            direct: if direct { Direct::On } else { Direct::Off },
+        }),
+    };
+    Options::new().pager(choice)
+}
+
+impl Store {
+    /// Opens the database at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with what the engine says, for instance that io_uring cannot be had.
+    pub fn open(
+        path: &Path,
+        pager: PagerSpec,
+        pool_budget_bytes: Option<u64>,
+        read_only: bool,
+        records: Records,
+    ) -> Result<Store> {
+        let options = options(pager, pool_budget_bytes).read_only(read_only);
+        let db = options.open(path).map_err(failed("open the database"))?;
+        Ok(Store { db, records })
+    }
+
+    /// Makes a database at `path` with `count` records, loaded in the order of their keys, and
+    /// closes it. `progress` hears how many records are in.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with what the engine says.
+    pub fn build(
+        path: &Path,
+        page_size: u64,
+        records: Records,
+        count: u64,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        let pager = PagerSpec::Pool {
+            io: PoolIo::Pread,
+            policy: PoolPolicy::Clock,
+            direct: true,
+        };
+        let options = options(pager, Some(64 << 20)).page_size(page_size as usize);
+        let db = options
+            .create(path)
+            .map_err(failed("create the database"))?;
+        let mut keys: Vec<u64> = (0..count).map(|index| records.key(index)).collect();
+        keys.sort_unstable();
+        let mut value = vec![0; records.value_len()];
+        let entries = keys.iter().zip(0u64..).map(|(&key, done)| {
+            if done % 65_536 == 0 {
+                progress(done);
+            }
+            records.fill(key, 0, &mut value);
+            (key.to_be_bytes(), value.clone())
+        });
+        let mut txn = db.write().map_err(failed("begin a transaction"))?;
+        let mut table = txn.table(TABLE).map_err(failed("make a table"))?;
+        table
+            .bulk_load(entries)
+            .map_err(failed("load the records"))?;
+        txn.commit().map_err(failed("commit the load"))?;
+        db.close().map_err(failed("close the database"))
+    }
+
+    /// A snapshot to read from.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let txn = self.db.read().map_err(failed("take a snapshot"))?;
+        Ok(Snapshot {
+            txn,
+            records: self.records,
+        })
+    }
+
+    /// The write transaction.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn transaction(&self) -> Result<Transaction> {
+        let txn = self.db.write().map_err(failed("begin a transaction"))?;
+        Ok(Transaction {
+            txn,
+            records: self.records,
+            value: vec![0; self.records.value_len()],
+        })
+    }
+
+    /// What the pager counted since the database was opened.
+    pub fn counters(&self) -> PagerCounters {
+        self.db.counters().into()
+    }
+
+    /// What really runs, in the engine's words.
+    pub fn effective_backend(&self) -> String {
+        self.db.effective_backend()
+    }
+
+    /// Closes the database.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn close(self) -> Result<()> {
+        self.db.close().map_err(failed("close the database"))
+    }
+}
+
+/// What a snapshot of the store shows. Every value is checked before it counts as read.
+pub struct Snapshot {
+    txn: ReadTxn,
+    records: Records,
+}
+
+impl Snapshot {
+    /// The records.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        let table = self.txn.table(TABLE).map_err(failed("open the table"))?;
+        Ok(Reader {
+            table,
+            records: self.records,
+        })
+    }
+}
+
+/// The records of a snapshot.
+pub struct Reader<'s> {
+    table: Table<'s>,
+    records: Records,
+}
+
+impl<'s> Reader<'s> {
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.table.len()
+    }
+
+    /// Looks up a key that must be there, checks its value and returns the generation.
+    ///
+    /// # Errors
+    /// [`Error::WrongData`] if it is missing or wrong; [`Error::Store`].
+    pub fn get(&self, key: u64) -> Result<u64> {
+        let records = &self.records;
+        let found = self
+            .table
+            .get_with(key.to_be_bytes(), |value| records.check(key, value))
+            .map_err(failed("look up a key"))?;
+        found.unwrap_or_else(|| Err(missing(key)))
+    }
+
+    /// Looks up `keys`, all of which must be there, in one call, and checks every value.
+    ///
+    /// # Errors
+    /// As [`Reader::get`], and [`Error::WrongData`] if a key is answered other than once.
+    pub fn get_many(&self, keys: &[[u8; KEY_LEN]]) -> Result<()> {
+        let mut first_error = None;
+        let mut answered = 0;
+        self.table
+            .get_many(keys, |index, value| {
+                answered += 1;
+                let key = u64::from_be_bytes(keys[index]);
+                let checked = match value {
+                    Some(value) => self.records.check(key, value).map(|_| ()),
+                    None => Err(missing(key)),
+                };
+                if let Err(error) = checked {
+                    first_error.get_or_insert(error);
+                }
+            })
+            .map_err(failed("look up many keys"))?;
+        match first_error {
+            Some(error) => Err(error),
+            None if answered == keys.len() => Ok(()),
+            None => Err(Error::WrongData {
+                key: keys.first().copied().map_or(0, u64::from_be_bytes),
+                what: format!("{answered} answers for {} keys", keys.len()),
+            }),
+        }
+    }
+
+    /// The records from `key` on, in order.
+    pub fn scan_from(&self, key: u64) -> Scan<'s> {
+        let range = self.table.range(key.to_be_bytes()..);
+        Scan {
+            range,
+            records: self.records,
+            last: None,
+        }
+    }
+}
+
+/// A scan: each record is checked, and so is the order.
+pub struct Scan<'s> {
+    range: Range<'s>,
+    records: Records,
+    last: Option<u64>,
+}
+
+impl Scan<'_> {
+    /// The next record's key, after a check of its value; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::WrongData`] if the value is wrong or keys do not rise; [`Error::Store`].
+    pub fn next_key(&mut self) -> Result<Option<u64>> {
+        let next = self
+            .range
+            .next_entry()
+            .map_err(failed("read on in a scan"))?;
+        let Some((key, value)) = next else {
+            return Ok(None);
+        };
+        let key = decode_key(key)?;
+        if let Some(last) = self.last
+            && last >= key
+        {
+            let what = format!("a scan returned it after {last:#018x}");
+            return Err(Error::WrongData { key, what });
+        }
+        self.records.check(key, value)?;
+        self.last = Some(key);
+        Ok(Some(key))
+    }
+}
+
+/// A write transaction.
+pub struct Transaction {
+    txn: WriteTxn,
+    records: Records,
+    value: Vec<u8>,
+}
+
+impl Transaction {
+    /// Writes `key` in `generation`, and says whether it was there before.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn put(&mut self, key: u64, generation: u64) -> Result<bool> {
+        self.records.fill(key, generation, &mut self.value);
+        let mut table = self.txn.table(TABLE).map_err(failed("open the table"))?;
+        table
+            .insert(key.to_be_bytes(), &self.value)
+            .map_err(failed("write a record"))
+    }
+
+    /// Makes everything durable.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn commit(self) -> Result<()> {
+        self.txn.commit().map(|_| ()).map_err(failed("commit"))
+    }
+}
+
+fn missing(key: u64) -> Error {
+    Error::WrongData {
+        key,
+        what: "it was written and is not there".to_owned(),
+    }
+}
