@@ -76,6 +76,11 @@ impl Space {
     fn search<P: Pager>(&mut self, pager: &P, need: u32) -> Result<Option<u64>> {
         let here = self.map.leaf_of(self.cursor);
         let offset = self.cursor - self.map.first_of_leaf(here);
+        if self.map.is_loaded(here)
+            && let Some(start) = self.map.find_run(here, offset, need)
+        {
+            return Ok(Some(start)); // the common case, without a way down from the root
+        }
         let mut loads = 0;
         for (from, offset, last) in [(here, offset, u64::MAX), (0, 0, here)] {
             let mut next = from;

@@ -67,62 +67,104 @@ impl Bits {
 
     /// The ones, as ranges in order.
     pub fn runs(&self) -> impl Iterator<Item = Range<u64>> {
+        let row = self.row();
         let mut from = 0;
         std::iter::from_fn(move || {
-            let start = find_run(self.words(), from, 1)?;
-            let end = start + run_at(self.words(), start, u64::MAX);
-            from = end;
-            Some(start..end)
+            let start = row.find_run(from, 1)?;
+            from = start + row.run_at(start, u64::MAX);
+            Some(start..from)
         })
     }
 
-    /// The words, for [`find_run`] and [`run_at`].
-    pub fn words(&self) -> impl ExactSizeIterator<Item = u64> + Clone {
-        self.0.iter().copied()
+    /// The bits, for searching.
+    pub fn row(&self) -> Row<'_> {
+        Row {
+            ones: &self.0,
+            without: &[],
+        }
     }
 
-    /// The ones that are zeros in `without`.
-    pub fn words_without<'b>(
-        &'b self,
-        without: Option<&'b Bits>,
-    ) -> impl ExactSizeIterator<Item = u64> + Clone {
-        let without = without.map_or(&[][..], |bits| &bits.0);
-        let at = move |(at, word): (usize, &u64)| word & !without.get(at).copied().unwrap_or(0);
-        self.0.iter().enumerate().map(at)
+    /// Those of the ones that are zeros in `without`, for searching.
+    pub fn row_without<'b>(&'b self, without: Option<&'b Bits>) -> Row<'b> {
+        Row {
+            ones: &self.0,
+            without: without.map_or(&[], |bits| &bits.0),
+        }
     }
 }
 
-/// The first bit from `from` on with which `need` ones in a row begin. `need` is 1 to 64.
-///
-/// Looks at whole words: a few instructions for each, however torn the row is.
-pub(super) fn find_run(
-    words: impl ExactSizeIterator<Item = u64>,
-    from: u64,
-    need: u32,
-) -> Option<u64> {
-    assert!(
-        (1..=64).contains(&need),
-        "runs of 1 to 64 can be looked for"
-    );
-    let first = from / 64;
-    // Ones at the top of the words before this one, as far as they hang together.
-    let mut carry = 0;
-    for (at, mut word) in (first..).zip(words.skip(first as usize)) {
-        if at == first {
-            word &= u64::MAX << (from % 64);
-        }
-        if carry + u64::from(word.trailing_ones()) >= u64::from(need) {
-            return Some(at * 64 - carry);
-        }
-        if let Some(bit) = run_in_word(word, need) {
-            return Some(at * 64 + bit);
-        }
-        carry = match word {
-            u64::MAX => carry + 64,
-            _ => u64::from(word.leading_ones()),
-        };
+/// The longest run that can be looked for: one word.
+pub(super) const RUN_MAX: u32 = 64;
+
+/// Bits that are searched: the ones of one row that are not ones of another.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'b> {
+    ones: &'b [u64],
+    /// Of the same length, or empty.
+    without: &'b [u64],
+}
+
+impl Row<'_> {
+    /// A word; zeros past the end.
+    #[inline]
+    fn word(&self, at: u64) -> u64 {
+        let word = |row: &[u64]| row.get(at as usize).copied().unwrap_or(0);
+        word(self.ones) & !word(self.without)
     }
-    None
+
+    /// The first bit from `from` on with which `need` ones in a row begin, `need` at most
+    /// [`RUN_MAX`].
+    ///
+    /// Looks at whole words: a few instructions for each, however torn the row is.
+    pub fn find_run(&self, from: u64, need: u32) -> Option<u64> {
+        assert!(
+            (1..=RUN_MAX).contains(&need),
+            "no such run can be looked for"
+        );
+        // Ones at the top of the words before this one, as far as they hang together.
+        let mut carry = 0;
+        let mut mask = u64::MAX << (from % 64);
+        for at in from / 64..self.ones.len() as u64 {
+            let word = self.word(at) & std::mem::replace(&mut mask, u64::MAX);
+            if carry + u64::from(word.trailing_ones()) >= u64::from(need) {
+                return Some(at * 64 - carry);
+            }
+            if let Some(bit) = run_in_word(word, need) {
+                return Some(at * 64 + bit);
+            }
+            carry = match word {
+                u64::MAX => carry + 64,
+                _ => u64::from(word.leading_ones()),
+            };
+        }
+        None
+    }
+
+    /// How many ones lie in a row from bit `from` on, counting up to `most`.
+    pub fn run_at(&self, from: u64, most: u64) -> u64 {
+        let mut len = u64::from((self.word(from / 64) >> (from % 64)).trailing_ones());
+        if len == 64 - from % 64 {
+            for at in from / 64 + 1.. {
+                let word = self.word(at);
+                len += u64::from(word.trailing_ones());
+                if word != u64::MAX || len >= most {
+                    break;
+                }
+            }
+        }
+        len.min(most)
+    }
+
+    /// How many ones lie in a row around bit `bit`, which is one, counting up to [`RUN_MAX`].
+    pub fn run_around(&self, bit: u64) -> u64 {
+        let (at, bit) = (bit / 64, bit % 64);
+        let mut before = u64::from((self.word(at) << (63 - bit)).leading_ones());
+        if before == bit + 1 && at > 0 {
+            before += u64::from(self.word(at - 1).leading_ones());
+        }
+        let behind = self.run_at(at * 64 + bit, RUN_MAX.into());
+        (before + behind - 1).min(RUN_MAX.into())
+    }
 }
 
 /// The lowest bit at which `need` ones begin that lie in this word together.
@@ -135,22 +177,6 @@ fn run_in_word(word: u64, need: u32) -> Option<u64> {
         have += step;
     }
     (starts != 0).then(|| u64::from(starts.trailing_zeros()))
-}
-
-/// How many ones lie in a row from bit `from` on, counting up to `most`.
-pub(super) fn run_at(words: impl Iterator<Item = u64>, from: u64, most: u64) -> u64 {
-    let mut words = words.skip((from / 64) as usize);
-    let Some(word) = words.next() else { return 0 };
-    let mut len = u64::from((word >> (from % 64)).trailing_ones());
-    if len == 64 - from % 64 {
-        for word in words {
-            len += u64::from(word.trailing_ones());
-            if word != u64::MAX || len >= most {
-                break;
-            }
-        }
-    }
-    len.min(most)
 }
 
 #[cfg(test)]
@@ -167,14 +193,14 @@ mod tests {
     #[test]
     fn a_run_over_a_word_boundary_is_found() {
         let row = bits(256, [3..10, 60..70, 100..250]);
-        assert_eq!(find_run(row.words(), 0, 7), Some(3));
-        assert_eq!(find_run(row.words(), 0, 8), Some(60));
-        assert_eq!(find_run(row.words(), 0, 64), Some(100));
-        assert_eq!(find_run(row.words(), 62, 8), Some(62));
-        assert_eq!(find_run(row.words(), 63, 8), Some(100));
-        assert_eq!(run_at(row.words(), 100, 1000), 150);
-        assert_eq!(run_at(row.words(), 100, 30), 30);
-        assert_eq!(run_at(row.words(), 10, 30), 0);
+        assert_eq!(row.row().find_run(0, 7), Some(3));
+        assert_eq!(row.row().find_run(0, 8), Some(60));
+        assert_eq!(row.row().find_run(0, 64), Some(100));
+        assert_eq!(row.row().find_run(62, 8), Some(62));
+        assert_eq!(row.row().find_run(63, 8), Some(100));
+        assert_eq!(row.row().run_at(100, 1000), 150);
+        assert_eq!(row.row().run_at(100, 30), 30);
+        assert_eq!(row.row().run_at(10, 30), 0);
     }
 
     #[test]
@@ -199,9 +225,15 @@ mod tests {
             let plain = (from..320).find(|&start| {
                 (start..start + u64::from(need)).all(|bit| bit < 320 && row.get(bit))
             });
-            prop_assert_eq!(find_run(row.words(), from, need), plain);
+            prop_assert_eq!(row.row().find_run(from, need), plain);
             let len = (from..320).take_while(|&bit| row.get(bit)).count() as u64;
-            prop_assert_eq!(run_at(row.words(), from, u64::MAX), len);
+            prop_assert_eq!(row.row().run_at(from, u64::MAX), len);
+            if row.get(from.min(319)) {
+                let bit = from.min(319);
+                let start = (0..=bit).rev().take_while(|&bit| row.get(bit)).last().unwrap();
+                let len = row.row().run_at(start, u64::MAX);
+                prop_assert_eq!(row.row().run_around(bit), len.min(64));
+            }
             let mut again = Bits::zeros(320);
             row.runs().flatten().for_each(|bit| again.set(bit));
             prop_assert_eq!(&again, &row);

@@ -15,7 +15,10 @@ use super::map;
 #[derive(Clone, Debug)]
 pub enum Found<'w> {
     /// A page of the map, which is sound in itself.
-    Page(PageRef, Kind),
+    Page(
+        PageRef,
+        #[allow(dead_code, reason = "for whoever prints it")] Kind,
+    ),
     /// Pages that are free: neighbours, at least one, below the map's end. Quarantined pages are
     /// among them.
     Free(Range<u64>),
@@ -38,25 +41,6 @@ pub enum Found<'w> {
 /// says: a map that reaches past the end of the file is damage.
 pub fn walk<P: Pager>(pager: &P, root: MapRoot, tell: &mut dyn FnMut(Found<'_>)) {
     walk_shape(pager, Shape::of(pager.geometry()), root, tell);
-}
-
-/// Calls `visit` for each page of the stored map that begins at `root`.
-///
-/// # Errors
-/// The first damage, as [`Error::Corrupt`], or what the pager failed with. What `visit` was told
-/// until then is right.
-pub fn visit_pages<P: Pager>(
-    pager: &P,
-    root: MapRoot,
-    visit: &mut dyn FnMut(PageRef, Kind),
-) -> Result<()> {
-    let mut first = None;
-    walk(pager, root, &mut |found| match found {
-        Found::Page(at, kind) if first.is_none() => visit(at, kind),
-        Found::Damage { error, .. } if first.is_none() => first = Some(error),
-        _ => {}
-    });
-    first.map_or(Ok(()), Err)
 }
 
 pub(super) fn walk_shape<P: Pager>(

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use bifolio_pager::{Geometry, PageGuard, PageId, PageRef, Pager, Result, first_page};
 
-use super::bits::{self, Bits};
+use super::bits::{Bits, RUN_MAX, Row};
 use super::format::{self, Child, Expected, MapRoot, Node, Shape};
 
 /// Loaded leaves that are kept although nothing needs them now, in bytes of bitmap.
@@ -54,7 +54,8 @@ struct Leaf {
     dirty: bool,
     /// The number of the store before which it was last asked for: for choosing what to drop.
     used: u64,
-    /// No run of available pages is longer. Not always the length of the longest.
+    /// No run of available pages is longer, unless this is [`RUN_MAX`]: then nobody knows. Runs that
+    /// were taken may still be counted.
     longest: u64,
 }
 
@@ -256,7 +257,7 @@ impl Map {
             quarantined: None,
             dirty: false,
             used: self.stores,
-            longest: self.shape.leaf_bits,
+            longest: RUN_MAX.into(),
         };
         self.leaves.insert(leaf, loaded);
         Ok(())
@@ -313,7 +314,7 @@ impl Map {
         let Some(leaf) = self.leaves.get(&leaf) else {
             return 0;
         };
-        bits::run_at(leaf.available(), bit, most)
+        leaf.available().run_at(bit, most)
     }
 
     /// The first available page of a loaded leaf, from bit `from` on, with which a run of `need`
@@ -324,7 +325,7 @@ impl Map {
         if leaf.longest < need.into() {
             return None;
         }
-        let found = bits::find_run(leaf.available(), from, need);
+        let found = leaf.available().find_run(from, need);
         if found.is_none() && from == 0 {
             leaf.longest = u64::from(need) - 1;
         }
@@ -399,7 +400,7 @@ impl Map {
             let zeros = || Bits::zeros(bits);
             row.quarantined.get_or_insert_with(zeros).set(bit);
         } else {
-            row.longest = bits;
+            row.note_available(bit);
         }
         self.count(leaf, 1, held.into());
         self.mark_dirty(leaf);
@@ -414,11 +415,10 @@ impl Map {
     /// Makes a quarantined page available.
     pub fn end_quarantine(&mut self, page: u64) {
         let (leaf, bit) = self.place(page);
-        let bits = self.shape.leaf_bits;
         let row = self.loaded_mut(leaf);
         let held = row.quarantined.as_mut().filter(|held| held.get(bit));
         held.expect("a page is let go that was held").clear(bit);
-        row.longest = bits;
+        row.note_available(bit);
         self.count(leaf, 0, -1);
         let node = Node::leaf(leaf);
         if self.entry(node).quarantined == 0 {
@@ -512,9 +512,14 @@ impl Map {
 }
 
 impl Leaf {
-    /// The words of the row of available pages.
-    fn available(&self) -> impl ExactSizeIterator<Item = u64> + Clone {
-        self.free.words_without(self.quarantined.as_ref())
+    fn available(&self) -> Row<'_> {
+        self.free.row_without(self.quarantined.as_ref())
+    }
+
+    /// The page of this bit has just become available.
+    fn note_available(&mut self, bit: u64) {
+        let run = self.available().run_around(bit);
+        self.longest = self.longest.max(run);
     }
 }
 

@@ -15,10 +15,9 @@
 //!
 //! Locking: none. The one writer owns the `Space`.
 //!
-//! Failure: an error of [`Space::allocate`], [`Space::allocate_run`], [`Space::is_free`] and
-//! [`Space::retire`] leaves everything as it was. After one of [`Space::store`] or
-//! [`Space::release`] the `Space` no longer goes with any version: the engine, which has failed to
-//! commit, accepts no further write until it is reopened.
+//! Failure: after an error of [`Space::store`] the `Space` no longer goes with any version: the
+//! engine, which has failed to commit, accepts no further write until it is reopened. An error of
+//! any other call changes nothing that matters: it can be made again.
 //!
 //! The parts: `format.rs` is how the map is stored, `map.rs` what of it is in memory, `allocate.rs`
 //! which page is handed out, `quarantine.rs` when a page may be reused, `store.rs` how the map is
@@ -35,9 +34,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Found, visit_pages, walk};
+pub use check::{Found, walk};
 pub use format::MapRoot;
-pub use store::Stored;
 
 use bifolio_pager::{Error, Geometry, PageId, PageRef, Pager, Result, Version, first_page};
 
@@ -59,11 +57,6 @@ pub struct Space {
 }
 
 impl Space {
-    /// The space of a new file, in which nothing is allocated.
-    pub fn new(geometry: Geometry) -> Self {
-        Self::open(geometry, MapRoot::new(geometry)).expect("this root is a right one")
-    }
-
     /// The space as it was stored at `root`. Reads nothing: pages of the map are read when they are
     /// needed. That the file has `root.end` pages is for the caller to check.
     ///
@@ -168,7 +161,8 @@ impl Space {
     /// does not make it more.
     ///
     /// # Errors
-    /// Those of the pager. Pages that it did not discard are never handed out.
+    /// Those of the pager. Pages that it did not discard are not handed out before a later call has
+    /// discarded them.
     ///
     /// # Panics
     /// If `live` has a version again that it lacked before, and that may have read what was
@@ -176,20 +170,31 @@ impl Space {
     pub fn release<P: Pager>(&mut self, pager: &P, live: &[Version]) -> Result<usize> {
         /// Pages that are discarded at once.
         const BATCH: usize = 1 << 14;
-        let pages = self.quarantine.settle(live);
-        for batch in pages.chunks(BATCH) {
-            pager.discard(batch)?;
-            for page in batch {
+        self.quarantine.settle(live);
+        let mut released = 0;
+        loop {
+            let pages = self.quarantine.let_go(BATCH);
+            let count = pages.len();
+            if count == 0 {
+                break;
+            }
+            pager.discard(pages)?;
+            for page in self.quarantine.forget(count) {
                 self.map.end_quarantine(page.get());
             }
-        }
-        if !pages.is_empty() {
             self.patience = 0;
+            released += count;
         }
         debug_assert_eq!(self.quarantine.len() as u64, self.quarantined());
-        Ok(pages.len())
+        Ok(released)
     }
+}
 
+#[allow(
+    dead_code,
+    reason = "the check reads the stored map; these are for tests and statistics"
+)]
+impl Space {
     /// Free pages below [`Space::end`] that older versions may still read.
     pub fn quarantined(&self) -> u64 {
         self.map.totals().quarantined

@@ -6,9 +6,9 @@
 //! b), then no live version does.
 //!
 //! Invariants:
-//! 1. A page is in one group, or in `fresh`, from its retirement until [`Quarantine::settle`]
-//!    returns it.
-//! 2. The page's group is that of its guardian in `live`, which is not older than the page.
+//! 1. A page is in `fresh` from its retirement to the next settlement, then in one group until no live
+//!    version reaches it, then in `let_go` until [`Quarantine::forget`].
+//! 2. A page's group is that of its guardian in `live`, which is not older than the page.
 //!
 //! What a call of `settle` costs. Pages share a group if they share a guardian, whenever they were
 //! retired, so the number of groups is at most the number of live versions, and as long as a
@@ -33,6 +33,8 @@ pub(super) struct Quarantine {
     fresh: Vec<(PageRef, Version)>,
     /// Held pages, youngest first, by guardian.
     groups: BTreeMap<Version, BinaryHeap<(Version, PageId)>>,
+    /// Pages that nobody reaches any more.
+    let_go: Vec<PageId>,
     /// The live versions of the last settlement.
     live: Vec<Version>,
     /// No page has been settled that was retired later than this.
@@ -45,6 +47,7 @@ impl Quarantine {
         Quarantine {
             fresh: Vec::new(),
             groups: BTreeMap::new(),
+            let_go: Vec::new(),
             live: Vec::new(),
             settled: Version::ZERO,
         }
@@ -56,20 +59,29 @@ impl Quarantine {
         self.fresh.push((page, at));
     }
 
-    /// Lets go of every page that no version of `live` (sorted) reaches, and returns them.
+    /// Lets go of every page that no version of `live` (sorted) reaches.
     ///
     /// # Panics
     /// If a version has come to life that may have needed what was let go: it was not live at the
     /// last call, and pages had been retired after it by then.
-    pub fn settle(&mut self, live: &[Version]) -> Vec<PageId> {
+    pub fn settle(&mut self, live: &[Version]) {
         assert!(live.is_sorted(), "live versions come sorted");
         self.require_no_revival(live);
-        let mut free = Vec::new();
-        self.settle_fresh(live, &mut free);
-        self.settle_orphans(live, &mut free);
+        self.settle_fresh(live);
+        self.settle_orphans(live);
         self.live.clear();
         self.live.extend_from_slice(live);
-        free
+    }
+
+    /// Pages that were let go, up to `most` of them.
+    pub fn let_go(&self, most: usize) -> &[PageId] {
+        let rest = self.let_go.len().saturating_sub(most);
+        &self.let_go[rest..]
+    }
+
+    /// The last `count` pages of [`Quarantine::let_go`] are no longer held.
+    pub fn forget(&mut self, count: usize) -> impl Iterator<Item = PageId> {
+        self.let_go.drain(self.let_go.len() - count..)
     }
 
     fn require_no_revival(&self, live: &[Version]) {
@@ -83,7 +95,7 @@ impl Quarantine {
         }
     }
 
-    fn settle_fresh(&mut self, live: &[Version], free: &mut Vec<PageId>) {
+    fn settle_fresh(&mut self, live: &[Version]) {
         for (page, retired) in self.fresh.drain(..) {
             self.settled = self.settled.max(retired);
             match latest_before(live, retired) {
@@ -91,27 +103,27 @@ impl Quarantine {
                     let group = self.groups.entry(guardian).or_default();
                     group.push((page.version, page.id));
                 }
-                _ => free.push(page.id),
+                _ => self.let_go.push(page.id),
             }
         }
     }
 
     /// Looks at the groups whose guardian is no longer live.
-    fn settle_orphans(&mut self, live: &[Version], free: &mut Vec<PageId>) {
+    fn settle_orphans(&mut self, live: &[Version]) {
         let gone = |guardian: &Version, _: &mut _| live.binary_search(guardian).is_err();
         let orphans: Vec<_> = self.groups.extract_if(.., gone).collect();
         for (gone, mut group) in orphans {
             // No version between `gone` and the retirement of its pages was live, and none of
             // these comes to life again: so the next older one is the guardian now.
             let Some(guardian) = latest_before(live, gone) else {
-                free.extend(group.into_iter().map(|(_, id)| id));
+                self.let_go.extend(group.into_iter().map(|(_, id)| id));
                 continue;
             };
             while let Some(&(born, id)) = group.peek()
                 && born > guardian
             {
                 group.pop();
-                free.push(id);
+                self.let_go.push(id);
             }
             if !group.is_empty() {
                 self.groups.entry(guardian).or_default().append(&mut group);
@@ -121,7 +133,8 @@ impl Quarantine {
 
     /// Pages held, for the assertion that the map counts the same.
     pub fn len(&self) -> usize {
-        self.fresh.len() + self.groups.values().map(BinaryHeap::len).sum::<usize>()
+        let grouped: usize = self.groups.values().map(BinaryHeap::len).sum();
+        self.fresh.len() + grouped + self.let_go.len()
     }
 }
 
@@ -146,6 +159,12 @@ mod tests {
         }
     }
 
+    fn settle(quarantine: &mut Quarantine, live: &[Version]) -> Vec<PageId> {
+        quarantine.settle(live);
+        let count = quarantine.let_go(usize::MAX).len();
+        quarantine.forget(count).collect()
+    }
+
     #[test]
     fn a_long_reader_holds_one_group_however_many_commits_go_by() {
         let mut quarantine = Quarantine::new();
@@ -155,12 +174,12 @@ mod tests {
             quarantine.hold(page(version * 2, version - 1), v(version));
             quarantine.hold(page(version * 2 + 1, 4), v(version));
             held += 1;
-            let released = quarantine.settle(&[v(5), v(version)]).len();
+            let released = settle(&mut quarantine, &[v(5), v(version)]).len();
             assert_eq!(released, 1, "what the reader does not reach is let go");
             assert!(quarantine.groups.len() <= 2);
         }
         assert_eq!(quarantine.len(), held);
-        assert_eq!(quarantine.settle(&[v(100_000)]).len(), held);
+        assert_eq!(settle(&mut quarantine, &[v(100_000)]).len(), held);
         assert_eq!(quarantine.len(), 0);
     }
 
@@ -173,12 +192,12 @@ mod tests {
             quarantine.hold(page(version * 2, version - 1), v(version));
             quarantine.hold(page(version * 2 + 1, 1), v(version));
             live.push(v(version));
-            assert_eq!(quarantine.settle(&live), []);
+            assert_eq!(settle(&mut quarantine, &live), []);
         }
         live.pop();
         while live.len() > 1 {
             live.pop();
-            assert_eq!(quarantine.settle(&live).len(), 1);
+            assert_eq!(settle(&mut quarantine, &live).len(), 1);
         }
         assert_eq!(quarantine.len(), 999, "all that version 1 wrote");
     }
@@ -188,8 +207,8 @@ mod tests {
     fn a_version_that_was_given_up_does_not_come_back() {
         let mut quarantine = Quarantine::new();
         quarantine.hold(page(9, 2), v(5));
-        quarantine.settle(&[v(1), v(5)]);
-        quarantine.settle(&[v(3), v(5)]);
+        settle(&mut quarantine, &[v(1), v(5)]);
+        settle(&mut quarantine, &[v(3), v(5)]);
     }
 
     proptest! {
@@ -215,7 +234,7 @@ mod tests {
                     _ => {}
                 }
                 live.push(version);
-                let mut free = quarantine.settle(&live);
+                let mut free = settle(&mut quarantine, &live);
                 let reached = |(page, retired): &(PageRef, Version)| {
                     live.iter().any(|version| (page.version..*retired).contains(version))
                 };

@@ -29,6 +29,11 @@ fn page(number: u64, version: u64) -> PageRef {
     }
 }
 
+fn new_space<P: Pager>(pager: &P) -> Space {
+    let geometry = pager.geometry();
+    Space::open(geometry, MapRoot::new(geometry)).unwrap()
+}
+
 /// The root of a map for `end` pages, all of them used.
 fn full(shape: Shape, end: u64) -> MapRoot {
     MapRoot {

@@ -4,7 +4,7 @@ use bifolio_pager::{Error, Kind, PageId, PageRef, PageSize, Pager, Result};
 use proptest::prelude::*;
 
 use super::super::format::Shape;
-use super::super::{Found, MapRoot, Space, visit_pages, walk};
+use super::super::{Found, MapRoot, Space, walk};
 use super::sparse::Sparse;
 use super::{full, full_space, geometry, page, retire, v};
 
@@ -21,7 +21,11 @@ fn stored() -> (Sparse, MapRoot, Vec<PageRef>) {
     retire(&mut space, &pager, some, 2);
     let root = space.store(&pager, v(2)).unwrap().root;
     let mut pages = Vec::new();
-    visit_pages(&pager, root, &mut |at, _| pages.push(at)).unwrap();
+    walk(&pager, root, &mut |found| {
+        if let Found::Page(at, _) = found {
+            pages.push(at);
+        }
+    });
     assert_eq!(pages.len(), 5);
     (pager, root, pages)
 }

@@ -4,7 +4,7 @@ use bifolio_pager::{Error, PageId, PageSize, Pager};
 
 use super::super::Space;
 use super::sparse::Sparse;
-use super::{full_space, geometry, make_available, page, v};
+use super::{full_space, geometry, make_available, new_space, page, retire, v};
 
 /// Allocates `count` pages; the lengths of the runs in which they came.
 fn run_lengths(space: &mut Space, pager: &Sparse, count: usize) -> Vec<u64> {
@@ -24,7 +24,7 @@ fn long_runs_are_taken_before_short_ones_and_these_before_holes() {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
     let mut space = full_space(&pager, 200_000); // seven leaves
     let end = space.end();
-    let holes = (1000..150_000).step_by(2);
+    let holes = (1000..150_000).chain(163_000..165_000).step_by(2);
     let long = (0..12).flat_map(|n| 151_000 + n * 1000..151_100 + n * 1000);
     let short = (0..50).flat_map(|n| 170_000 + n * 100..170_010 + n * 100);
     make_available(&mut space, &pager, holes.chain(long).chain(short), 2);
@@ -88,7 +88,7 @@ fn a_run_is_wanted_where_there_is_one_and_not_in_the_rest_at_the_cursor() {
 #[should_panic(expected = "free already")]
 fn a_page_given_back_twice_is_a_mistake() {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
-    let mut space = Space::new(pager.geometry());
+    let mut space = new_space(&pager);
     let id = space.allocate(&pager).unwrap();
     space.give_back(id);
     space.give_back(id);
@@ -97,7 +97,7 @@ fn a_page_given_back_twice_is_a_mistake() {
 #[test]
 fn a_file_grows_in_steps_that_grow_with_it() {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
-    let mut space = Space::new(pager.geometry());
+    let mut space = new_space(&pager);
     while space.end() < 1_000_000 {
         space.allocate_run(&pager, 1000).unwrap();
     }
@@ -115,7 +115,7 @@ fn a_file_grows_in_steps_that_grow_with_it() {
 fn a_file_is_filled_to_the_last_page_it_may_have() {
     let mut pager = Sparse::new(geometry(PageSize::DEFAULT));
     pager.limit = 1000;
-    let mut space = Space::new(pager.geometry());
+    let mut space = new_space(&pager);
     for number in 32..990 {
         assert_eq!(space.allocate(&pager).unwrap().get(), number);
     }
@@ -186,4 +186,27 @@ fn pages_are_discarded_before_they_are_handed_out() {
     assert!(pager.read(page(100, 1)).is_ok(), "version 1 reads it");
     space.release(&pager, &[v(2)]).unwrap();
     assert!(pager.read(page(100, 1)).is_err());
+}
+
+#[test]
+fn pages_that_were_not_discarded_are_not_handed_out_until_they_are() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 100_000);
+    let (end, many) = (space.end(), 40_000);
+    retire(&mut space, &pager, 1000..1000 + many, 2);
+    *pager.discards.lock().unwrap() = 1;
+    assert!(space.release(&pager, &[v(2)]).is_err());
+    let available = space.free() - space.quarantined();
+    assert!(0 < available && available < many, "{available}");
+    *pager.discards.lock().unwrap() = 0;
+    for _ in 0..available {
+        assert!(space.allocate(&pager).unwrap().get() < end);
+    }
+    assert_eq!(space.allocate(&pager).unwrap().get(), end);
+    *pager.discards.lock().unwrap() = u64::MAX;
+    assert_eq!(
+        space.release(&pager, &[v(2)]).unwrap() as u64,
+        many - available
+    );
+    assert_eq!(space.quarantined(), 0);
 }

@@ -12,6 +12,8 @@ use std::sync::Mutex;
 pub struct Sparse {
     geometry: Geometry,
     pub limit: u64,
+    /// Discards that succeed before the rest of them fails.
+    pub discards: Mutex<u64>,
     count: Mutex<u64>,
     pages: Mutex<HashMap<PageId, Arc<[u8]>>>,
     pub reads: Mutex<Vec<PageId>>,
@@ -31,6 +33,7 @@ impl Sparse {
         Sparse {
             geometry,
             limit: u64::MAX,
+            discards: Mutex::new(u64::MAX),
             count: Mutex::new(bifolio_pager::first_page(geometry).get()),
             pages: Mutex::default(),
             reads: Mutex::default(),
@@ -110,6 +113,10 @@ impl Pager for Sparse {
     }
 
     fn discard(&self, pages: &[PageId]) -> Result<()> {
+        let mut left = self.discards.lock().unwrap();
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| Error::Guarded { page: pages[0] })?;
         let mut stored = self.pages.lock().unwrap();
         for id in pages {
             stored.remove(id);

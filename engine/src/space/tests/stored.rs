@@ -6,7 +6,7 @@ use super::super::bits::Bits;
 use super::super::format::{self, Child, Shape};
 use super::super::{Found, MapRoot, Space, walk};
 use super::sparse::Sparse;
-use super::{full_space, geometry, make_available, page, retire, v};
+use super::{full_space, geometry, make_available, new_space, page, retire, v};
 
 /// Bits of a leaf and children of a branch at 4 KiB.
 const BITS: u64 = 32_576;
@@ -106,7 +106,7 @@ fn a_branch_has_a_cell_for_each_child() {
 fn a_file_filled_from_front_to_back_has_no_map_pages() {
     for page_size in [PageSize::DEFAULT, PageSize::new(65536).unwrap()] {
         let pager = Sparse::new(geometry(page_size));
-        let mut space = Space::new(pager.geometry());
+        let mut space = new_space(&pager);
         let first = first_page(pager.geometry()).get();
         for number in first..first + 40_000 {
             assert_eq!(space.allocate(&pager).unwrap().get(), number);
