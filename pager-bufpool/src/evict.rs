@@ -13,6 +13,8 @@
 //! Locking: one sweep at a time (`sweeping`), and no I/O under it. Nobody holds a mark, a claim or
 //! the lock while waiting.
 
+use std::time::Duration;
+
 use bifolio_pager::hazard::Protected;
 use bifolio_pager::{Error, PageId, Result};
 
@@ -23,8 +25,12 @@ use crate::tally::add;
 use crate::word::{FrameId, Phase, Taken};
 
 /// Sweeps that find nothing before the answer is an error: a guard that another thread holds for a
-/// moment, in a pool of a few frames, is no reason for one. Each is followed by a nap.
-const PATIENCE: u32 = 10;
+/// moment, in a pool of a few frames, is no reason for one. Each is followed by a moment's nap,
+/// because guards that are dropped wake nobody, so that dropping one costs nothing.
+const PATIENCE: u32 = 3;
+const MOMENT: Duration = Duration::from_micros(100);
+/// The end of what is in transit wakes us; this is for the case that it brings no frame.
+const TRANSIT: Duration = Duration::from_millis(1);
 
 /// What a sweep has brought.
 struct Sweep<'p> {
@@ -67,7 +73,7 @@ impl BufPool {
                 None if sweep.in_transit => self.wait_for_transit(),
                 None if fruitless < PATIENCE => {
                     fruitless += 1;
-                    self.frames.shortage.nap();
+                    self.frames.shortage.nap(MOMENT);
                 }
                 None => return Err(self.exhausted(!sweep.dirty.is_empty())),
             }
@@ -88,7 +94,7 @@ impl BufPool {
             let before = self.disk.io.in_flight();
             self.reap(&|| self.disk.io.in_flight() >= before);
         } else {
-            self.frames.shortage.nap();
+            self.frames.shortage.nap(TRANSIT);
         }
     }
 

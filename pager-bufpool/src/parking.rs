@@ -68,15 +68,12 @@ pub(crate) struct Shortage {
     relieved: Condvar,
 }
 
-/// The longest sleep: guards that are dropped wake nobody, so that dropping one costs nothing.
-const NAP: Duration = Duration::from_millis(1);
-
 impl Shortage {
-    /// Sleeps until somebody calls [`Shortage::relieve`], but not for long.
-    pub(crate) fn nap(&self) {
+    /// Sleeps until somebody calls [`Shortage::relieve`], but not for longer than `most`.
+    pub(crate) fn nap(&self, most: Duration) {
         let mut guard = self.mutex.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        self.relieved.wait_for(&mut guard, NAP);
+        self.relieved.wait_for(&mut guard, most);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 
 use bifolio_pager::hazard::{Hazard, Hazards};
+use bifolio_pager::page::SELF_REF;
 use bifolio_pager::table::PageTable;
 use bifolio_pager::{
     Counters, Error, Flushed, Geometry, MetaSlot, PageId, PageRef, Pager, Result, first_page,
@@ -95,7 +96,7 @@ impl BufPool {
     }
 
     /// The state of a page, or the error for a reference to what is no page.
-    pub(crate) fn existing_state(&self, id: PageId) -> Result<&PageState> {
+    fn existing_state(&self, id: PageId) -> Result<&PageState> {
         self.readable_state(id).ok_or_else(|| {
             Error::corrupt(
                 id,
@@ -175,7 +176,7 @@ impl BufPool {
                         }
                         return self.guard(ReadHold::Private(hold), at);
                     }
-                    Err(word) if word.is_exclusive() => {
+                    Err(word) if word.is_exclusive() || word.is_sealing() => {
                         return Err(Error::Guarded { page: at.id });
                     }
                     Err(_) => {}
@@ -193,6 +194,27 @@ impl BufPool {
         self.parking.wait_while(id, state, Word::is_writing);
     }
 
+    /// The state of a page that is to be changed.
+    pub(crate) fn own_state(&self, id: PageId, verb: &'static str) -> Result<&PageState> {
+        self.readable_state(id).ok_or(Error::WrongState {
+            page: id,
+            verb,
+            state: "no page of this file",
+        })
+    }
+
+    /// Whether the page is the one that its caller means.
+    pub(crate) fn is_meant(&self, body: &[u8], at: PageRef, verb: &'static str) -> Result<()> {
+        if PageRef::decode(&body[SELF_REF]) == at {
+            return Ok(());
+        }
+        Err(Error::WrongState {
+            page: at.id,
+            verb,
+            state: "of another version",
+        })
+    }
+
     /// The right to write a private page, from memory or from where it was stolen to. `Ok(None)`:
     /// the page is stolen, and `bring_in` says to leave it there.
     fn latch<'p>(
@@ -201,12 +223,12 @@ impl BufPool {
         verb: &'static str,
         bring_in: bool,
     ) -> Result<Option<Held<'p, ExclusiveHold<'p>>>> {
-        let state = self.existing_state(at.id)?;
+        let state = self.own_state(at.id, verb)?;
         loop {
             let word = match state.latch_exclusive() {
                 Ok(hold) => {
                     let page = self.frames.hold(hold);
-                    self.geometry.expect(&page, at)?;
+                    self.is_meant(&page, at, verb)?;
                     return Ok(Some(page));
                 }
                 Err(word) => word,
@@ -221,26 +243,38 @@ impl BufPool {
                 Phase::Loading => self.wait_loaded(at.id, state),
                 Phase::Taken => self.wait_decided(at.id, state),
                 _ if !word.is_private() => return Err(wrong()),
-                Phase::Absent if !bring_in => return Ok(None),
-                Phase::Absent => self.load(at.id, state, word)?,
-                Phase::Resident if word.is_latched() => {
+                _ if word.is_latched() || word.is_sealing() => {
                     return Err(Error::Guarded { page: at.id });
                 }
+                Phase::Absent if !bring_in => return Ok(None),
+                Phase::Absent => self.load(at.id, state, word)?,
                 Phase::Resident => self.wait_written(at.id, state),
             }
         }
     }
 
-    fn seal_one(&self, at: PageRef) -> Result<()> {
+    /// The first half of a seal: the page is private, the one that is meant, and gives no guard.
+    fn begin_seal(&self, at: PageRef) -> Result<&PageState> {
         loop {
+            let state = self.own_state(at.id, "sealed")?;
             match self.latch(at, "sealed", false)? {
-                Some(page) => {
-                    page.into_hold().seal();
-                    return Ok(());
-                }
+                Some(page) => page.into_hold().begin_seal(),
                 // Its stamp is checked when it comes in again, to be flushed.
-                None if self.existing_state(at.id)?.seal_stolen().is_ok() => return Ok(()),
-                None => {}
+                None if state.begin_seal_stolen().is_ok() => {}
+                None => continue,
+            }
+            return Ok(state);
+        }
+    }
+
+    /// The second half, which does not fail.
+    fn end_seal(&self, id: PageId, state: &PageState) {
+        while let Err(word) = state.end_seal() {
+            match word.phase() {
+                _ if word.is_dead() => return,
+                Phase::Loading => self.wait_loaded(id, state),
+                Phase::Taken => self.wait_decided(id, state),
+                Phase::Absent | Phase::Resident => self.wait_written(id, state),
             }
         }
     }
@@ -301,7 +335,7 @@ impl Pager for BufPool {
 
     fn create(&self, at: PageRef) -> Result<Mut<'_>> {
         self.disk.writable()?;
-        let state = self.existing_state(at.id)?;
+        let state = self.own_state(at.id, "created")?;
         let mut spare = None;
         loop {
             let word = state.load();
@@ -346,11 +380,25 @@ impl Pager for BufPool {
 
     fn seal(&self, pages: &[PageRef]) -> Result<()> {
         self.disk.writable()?;
-        pages.iter().try_for_each(|&at| self.seal_one(at))
+        let mut begun = Vec::with_capacity(pages.len());
+        for &at in pages {
+            match self.begin_seal(at) {
+                Ok(state) => begun.push(state),
+                Err(error) => {
+                    begun.into_iter().for_each(PageState::release_seal);
+                    return Err(error);
+                }
+            }
+        }
+        for (at, state) in pages.iter().zip(begun) {
+            self.end_seal(at.id, state);
+        }
+        Ok(())
     }
 
     fn discard(&self, pages: &[PageId]) -> Result<()> {
         let mut taken = Vec::new();
+        let mut refused = Ok(());
         for &id in pages {
             let Some(state) = self.readable_state(id) else {
                 continue;
@@ -358,6 +406,10 @@ impl Pager for BufPool {
             loop {
                 match state.kill(id) {
                     Killed::Done => break,
+                    Killed::Guarded => {
+                        refused = refused.and(Err(Error::Guarded { page: id }));
+                        break;
+                    }
                     Killed::Taken(page) => {
                         taken.push(page);
                         break;
@@ -373,7 +425,7 @@ impl Pager for BufPool {
             }
         }
         self.bury(&mut taken);
-        Ok(())
+        refused
     }
 
     fn flush(&self, pages: &[PageRef]) -> Result<Flushed> {

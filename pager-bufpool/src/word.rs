@@ -11,7 +11,8 @@
 //! |  6     | REFERENCED | used since the clock's hand last passed                              |
 //! |  7     | ASYNC      | (loading) the read was started and left; a ring brings its end       |
 //! |  8     | EXCLUSIVE  | a write guard is alive                                               |
-//! |  9..32 | latches    | read guards of a private page that are alive                         |
+//! |  9     | SEALING    | private, and about to be sealed: takes no further guard              |
+//! | 10..32 | latches    | read guards of a private page that are alive                         |
 //! | 32..64 | frame      | (resident, taken) the frame that holds the page                      |
 // ANCHOR_END: word
 //!
@@ -65,9 +66,12 @@ const WRITING: u64 = 1 << 5;
 const REFERENCED: u64 = 1 << 6;
 const ASYNC: u64 = 1 << 7;
 const EXCLUSIVE: u64 = 1 << 8;
-const ONE_LATCH: u64 = 1 << 9;
+const SEALING: u64 = 1 << 9;
+const ONE_LATCH: u64 = 1 << 10;
 const LATCHES: u64 = ((1 << 32) - 1) & !(ONE_LATCH - 1);
 const FRAME_SHIFT: u32 = 32;
+/// What a page keeps of its life on the way in.
+const LIFE: u64 = PRIVATE | DIRTY | SEALING;
 
 /// Which frame: an index into the pool's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,6 +120,7 @@ impl std::fmt::Debug for Word {
             (REFERENCED, "referenced"),
             (ASYNC, "async"),
             (EXCLUSIVE, "exclusive"),
+            (SEALING, "sealing"),
         ];
         for (bit, name) in names.into_iter().filter(|&(bit, _)| self.has(bit)) {
             debug_assert_ne!(bit, 0);
@@ -191,6 +196,11 @@ impl Word {
         self.has(LATCHES | EXCLUSIVE)
     }
 
+    /// About to be sealed, so that no guard is given.
+    pub(crate) const fn is_sealing(self) -> bool {
+        self.has(SEALING)
+    }
+
     /// A write guard is alive.
     pub(crate) const fn is_exclusive(self) -> bool {
         self.has(EXCLUSIVE)
@@ -234,7 +244,7 @@ impl Word {
             Loader::Ring => ASYNC,
         };
         (self.is(Phase::Absent) && !self.is_dead())
-            .then(|| Word(Word(self.0 & (PRIVATE | DIRTY)).moved(Phase::Loading) | ring))
+            .then(|| Word(Word(self.0 & LIFE).moved(Phase::Loading) | ring))
     }
 
     /// Absent to Loading, as the beginning of a life.
@@ -246,47 +256,45 @@ impl Word {
     /// Loading to Resident, with what storage holds.
     fn publish(self, frame: FrameId) -> Word {
         assert!(self.is(Phase::Loading), "published while {self:?}");
-        Word(
-            (frame.0 as u64) << FRAME_SHIFT | (self.0 & (PRIVATE | DIRTY)) | Phase::Resident as u64,
-        )
+        Word((frame.0 as u64) << FRAME_SHIFT | (self.0 & LIFE) | Phase::Resident as u64)
     }
 
     /// Loading to Absent: the load failed, and nothing has changed.
     fn abandon(self) -> Word {
         assert!(self.is(Phase::Loading), "abandoned while {self:?}");
-        Word(self.0 & (PRIVATE | DIRTY))
+        Word(self.0 & LIFE)
     }
 
     /// One more reader of a private page.
     fn latch_shared(self) -> Option<Word> {
         assert!(
             self.latches() < LATCHES / ONE_LATCH,
-            "8 million guards of one page"
+            "4 million guards of one page"
         );
-        (self.is(Phase::Resident) && self.is_private() && !self.is_exclusive())
+        (self.is(Phase::Resident) && self.is_private() && !self.has(EXCLUSIVE | SEALING))
             .then_some(Word((self.0 + ONE_LATCH) | REFERENCED))
     }
 
     /// The one writer of a private page.
     fn latch_exclusive(self) -> Option<Word> {
-        (self.is(Phase::Resident) && self.is_private() && !self.has(LATCHES | EXCLUSIVE | WRITING))
-            .then_some(Word(self.0 | EXCLUSIVE | DIRTY | REFERENCED))
+        (self.is(Phase::Resident)
+            && self.is_private()
+            && !self.has(LATCHES | EXCLUSIVE | SEALING | WRITING))
+        .then_some(Word(self.0 | EXCLUSIVE | DIRTY | REFERENCED))
     }
 
-    /// Private to sealed: a stolen page, which stays where it is.
-    fn seal_stolen(self) -> Option<Word> {
-        (self.is(Phase::Absent) && self.is_private()).then_some(Word((self.0 & !PRIVATE) | DIRTY))
+    /// No guard of the private page is alive, and none is given from now on. From a write guard, or
+    /// from where the page was stolen to.
+    fn begin_seal(self) -> Option<Word> {
+        let alone = self.is(Phase::Absent) && !self.has(SEALING) || self.is_exclusive();
+        (self.is_private() && alone).then_some(Word((self.0 & !EXCLUSIVE) | SEALING))
     }
 
-    /// Private to sealed: the end of the last write guard.
-    fn seal_latched(self) -> Word {
-        assert!(self.is_exclusive(), "sealed while {self:?}");
-        let sealed = Word(self.0 & !(EXCLUSIVE | PRIVATE));
-        if self.is_dead() {
-            sealed
-        } else {
-            Word(sealed.0 | DIRTY)
-        }
+    /// Private to sealed, wherever the page is, unless it is on its way.
+    fn end_seal(self) -> Option<Word> {
+        let still = self.is(Phase::Resident) || self.is(Phase::Absent);
+        (still && self.has(SEALING) && !self.is_writing())
+            .then_some(Word((self.0 & !(PRIVATE | SEALING)) | DIRTY))
     }
 
     /// One thread begins to write the frame out.
@@ -317,10 +325,10 @@ impl Word {
 
     /// The end of a life, wherever the bytes are.
     fn kill(self) -> Option<Word> {
-        if self.is_dead() {
+        if self.is_dead() || self.is_exclusive() {
             return None;
         }
-        let dead = Word((self.0 & !(PRIVATE | DIRTY)) | DEAD);
+        let dead = Word((self.0 & !LIFE) | DEAD);
         match self.phase() {
             Phase::Absent => Some(Word(DEAD)),
             Phase::Resident => Some(dead.take().unwrap_or(dead)),
@@ -331,7 +339,7 @@ impl Word {
     /// Taken to Absent: no guard has the page, and the frame goes.
     fn let_go(self) -> Word {
         assert!(self.is(Phase::Taken), "let go while {self:?}");
-        Word(self.0 & (DEAD | PRIVATE))
+        Word(self.0 & (DEAD | PRIVATE | SEALING))
     }
 
     /// Taken to Resident: a guard has the page, so it is in use.
@@ -456,9 +464,22 @@ impl PageState {
         })
     }
 
-    /// Private to sealed, if the page is stolen; else the state that refuses it.
-    pub(crate) fn seal_stolen(&self) -> Result<(), Word> {
-        self.follow(Word::seal_stolen).map(drop)
+    /// Keeps guards away from a stolen page, which is then sealed or released; else the state that
+    /// forbids it.
+    pub(crate) fn begin_seal_stolen(&self) -> Result<(), Word> {
+        self.follow(|word| word.is(Phase::Absent).then(|| word.begin_seal())?)
+            .map(drop)
+    }
+
+    /// Private to sealed, if the page is neither on its way nor being written; else the state that
+    /// has to end first.
+    pub(crate) fn end_seal(&self) -> Result<(), Word> {
+        self.follow(Word::end_seal).map(drop)
+    }
+
+    /// Lets guards come again: the page is not to be sealed after all.
+    pub(crate) fn release_seal(&self) {
+        self.0.fetch_and(!SEALING, Ordering::Release);
     }
 
     /// The duty to write a dirty page out; else the state that refuses it.
@@ -490,10 +511,11 @@ impl PageState {
     pub(crate) fn kill(&self, id: PageId) -> Killed<'_> {
         match self.follow(Word::kill) {
             Err(word) if word.is_dead() => Killed::Done,
+            Err(word) if word.is_exclusive() => Killed::Guarded,
             Err(_) => Killed::Later,
             Ok(before) if before.is(Phase::Resident) => {
                 // `kill` takes the page exactly where its dead word can be taken.
-                let dead = Word((before.0 & !(PRIVATE | DIRTY)) | DEAD);
+                let dead = Word((before.0 & !LIFE) | DEAD);
                 if dead.is_takeable() {
                     Killed::Taken(Taken {
                         state: self,
@@ -515,6 +537,8 @@ pub(crate) enum Killed<'p> {
     Done,
     /// The page is free, and its frame too once no hazard protects it.
     Taken(Taken<'p>),
+    /// Somebody writes the page, so it lives on.
+    Guarded,
     /// Somebody loads or evicts the page; wait and try again.
     Later,
 }
@@ -590,12 +614,12 @@ impl ExclusiveHold<'_> {
         self.frame
     }
 
-    /// Private to sealed: what was written is final.
-    pub(crate) fn seal(self) {
+    /// Gives the latch back, and keeps further guards away.
+    pub(crate) fn begin_seal(self) {
         let this = ManuallyDrop::new(self);
         this.state
-            .follow(|word| Some(word.seal_latched()))
-            .expect("sealing under the latch always applies");
+            .follow(Word::begin_seal)
+            .expect("what is written is private");
     }
 }
 
@@ -734,7 +758,7 @@ mod tests {
 
     #[test]
     fn a_page_sealed_after_it_was_stolen_stays_dirty_through_eviction_and_load() {
-        let sealed = Word(PRIVATE).seal_stolen().unwrap();
+        let sealed = Word(PRIVATE).begin_seal().unwrap().end_seal().unwrap();
         assert_eq!(sealed.stored_standing(), Standing::Private);
         let back = sealed.begin_load(Loader::Ring).unwrap().publish(FRAME);
         assert!(back.is_sealed_resident() && back.is_dirty());
@@ -749,7 +773,8 @@ mod tests {
             .unwrap()
             .publish(FRAME);
         assert!(!back.is_dirty() && back.is_private());
-        assert!(back.latch_exclusive().unwrap().seal_latched().is_dirty());
+        let sealing = back.latch_exclusive().unwrap().begin_seal().unwrap();
+        assert!(sealing.end_seal().unwrap().is_dirty());
     }
 
     #[test]
@@ -773,10 +798,32 @@ mod tests {
     }
 
     #[test]
+    fn a_page_about_to_be_sealed_takes_no_guard_wherever_it_goes() {
+        let sealing = created().latch_exclusive().unwrap().begin_seal().unwrap();
+        assert_eq!(sealing.latch_shared(), None);
+        assert_eq!(sealing.latch_exclusive(), None);
+        let writing = sealing.begin_writing().unwrap();
+        assert_eq!(writing.end_seal(), None, "the image on its way is private");
+        let stolen = writing.end_writing(true).take().unwrap();
+        assert_eq!(stolen.end_seal(), None);
+        assert_eq!(stolen.let_go().begin_seal(), None, "once is enough");
+        assert_eq!(stolen.let_go().end_seal().unwrap(), Word(DIRTY));
+        let loading = stolen.let_go().begin_load(Loader::Ring).unwrap();
+        assert_eq!(loading.end_seal(), None);
+        let sealed = loading.publish(FRAME).end_seal().unwrap();
+        assert!(sealed.is_sealed_resident() && sealed.is_dirty());
+    }
+
+    #[test]
+    fn a_page_being_written_is_not_discarded() {
+        assert_eq!(created().latch_exclusive().unwrap().kill(), None);
+    }
+
+    #[test]
     fn a_sealed_page_takes_no_latch() {
         assert_eq!(loaded().latch_shared(), None);
         assert_eq!(loaded().latch_exclusive(), None);
-        assert_eq!(loaded().seal_stolen(), None);
+        assert_eq!(loaded().begin_seal(), None);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl BufPool {
 
     /// Marks a sealed page if it is dirty. Writes the batch out before it waits for anything.
     fn mark_sealed<'p>(&'p self, at: PageRef, batch: &mut Batch<'p>) -> Result<()> {
-        let state = self.existing_state(at.id)?;
+        let state = self.own_state(at.id, "flushed")?;
         loop {
             let word = state.load();
             if word.is_dead() || word.is_private() {
@@ -188,7 +188,7 @@ impl BufPool {
                     };
                     batch.marks.push(mark);
                     let mark = batch.marks.last().expect("just pushed");
-                    return self.geometry.expect(self.frames.written_body(mark), at);
+                    return self.is_meant(self.frames.written_body(mark), at, "flushed");
                 }
                 Phase::Absent => {
                     batch.write()?;

@@ -98,9 +98,11 @@ impl Fixture for Kind {
         let file = self.file();
         set_buffered(&file);
         let mut image = vec![0; geometry.page_size.bytes()];
-        file.read_exact_at(&mut image, geometry.page_size.offset(id)).unwrap();
+        file.read_exact_at(&mut image, geometry.page_size.offset(id))
+            .unwrap();
         damage(&mut image);
-        file.write_all_at(&image, geometry.page_size.offset(id)).unwrap();
+        file.write_all_at(&image, geometry.page_size.offset(id))
+            .unwrap();
         Some(self.open(&file, geometry))
     }
 

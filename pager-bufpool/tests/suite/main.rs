@@ -1,0 +1,5 @@
+//! One program for all tests, because each program costs a link.
+
+mod conformance;
+mod pool;
+mod support;
