@@ -3,3 +3,4 @@
 mod conformance;
 mod pool;
 mod support;
+mod tree;
