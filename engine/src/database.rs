@@ -186,14 +186,23 @@ impl Database {
             if options.read_only {
                 return Err(Error::ReadOnly);
             }
-            file::create(path, page_size)?;
+            let unnamed = file::Unnamed::write(path, page_size)?;
+            let db = Self::on(path, unnamed.open()?, options)?;
+            if unnamed.name(path)? {
+                return Ok(db);
+            }
         }
         Self::open_with(path, options)
     }
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Self> {
-        let asked = options.chosen_page_size()?;
         let opened = file::open(path, options.read_only)?;
+        Self::on(path, opened, options)
+    }
+
+    /// The database in an opened file, under the pager that is asked for.
+    fn on(path: &Path, opened: Opened, options: &Options) -> Result<Self> {
+        let asked = options.chosen_page_size()?;
         let found = opened.meta.page_size;
         if let Some(asked) = asked.filter(|&asked| asked != found) {
             return Err(Error::OtherPageSize {
@@ -202,7 +211,13 @@ impl Database {
                 asked: asked.bytes(),
             });
         }
-        let Opened { file, meta, slot } = opened;
+        let Opened {
+            file,
+            meta,
+            slot,
+            len,
+        } = opened;
+        let max_bytes = options.max_bytes.min(file::size_limit()).max(len);
         let pager = match &options.pager {
             PagerChoice::Memory => {
                 return Err(Error::BadOption(
@@ -212,7 +227,7 @@ impl Database {
             PagerChoice::Mmap(config) => {
                 let options = MmapOptions {
                     read_only: options.read_only,
-                    max_bytes: options.max_bytes,
+                    max_bytes,
                     advice: config.advice,
                 };
                 AnyPager::Mmap(MmapPager::open(file, meta.geometry(), options)?)
@@ -224,7 +239,7 @@ impl Database {
                     io: config.io,
                     direct: config.direct,
                     read_only: options.read_only,
-                    max_bytes: options.max_bytes,
+                    max_bytes,
                 };
                 AnyPager::Pool(BufPool::open(file, meta.geometry(), options)?)
             }
@@ -348,7 +363,7 @@ impl Inner {
         }
         let closed = Meta {
             clean: true,
-            boot: file::boot(),
+            boot: file::boot().unwrap_or(0),
             floor: writer.next_version,
             ..writer.meta.successor(writer.next_version)
         };
@@ -372,7 +387,7 @@ fn pool_bytes(size: PoolSize) -> Result<u64> {
         PoolSize::Auto => return Ok(limits::automatic_pool_bytes()),
         PoolSize::Bytes(bytes) => bytes,
     };
-    match limits::memory_limit_bytes() {
+    match limits::memory_limit_bytes().or_else(limits::physical_bytes) {
         Some(limit) if bytes > limit => Err(Error::BadOption(format!(
             "a pool of {bytes} bytes; this process may use {limit} in all, and needs some itself"
         ))),

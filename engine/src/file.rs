@@ -5,7 +5,7 @@
 //! the page cache holds, so that what is read is what storage holds; then read and decide.
 //! (A page cache may still hold writes that failed to reach storage in an earlier process.)
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -28,47 +28,73 @@ pub(crate) struct Opened {
     pub file: File,
     pub meta: Meta,
     pub slot: MetaSlot,
+    /// Bytes in the file.
+    pub len: u64,
 }
 
 /// Opens and locks an existing file and reads its metas. Changes nothing.
 pub(crate) fn open(path: &Path, read_only: bool) -> Result<Opened> {
+    // Before it is opened: opening a pipe waits for its other end, and a device may do anything.
+    let kind = std::fs::metadata(path).map_err(|error| Error::file("open", path, error))?;
+    require_regular(path, &kind)?;
     let file = OpenOptions::new()
         .read(true)
         .write(!read_only)
         .open(path)
-        .map_err(|error| explain_open(path, error))?;
-    let kind = file
-        .metadata()
-        .map_err(|error| Error::file("inspect", path, error))?
-        .file_type();
-    if kind.is_dir() {
-        return Err(not_ours(path, "it is a directory"));
-    }
-    if !kind.is_file() {
-        return Err(not_ours(path, "it is not a regular file"));
-    }
+        .map_err(|error| Error::file("open", path, error))?;
+    require_regular(path, &inspect(&file, path)?)?;
     lock(&file, path, read_only)?;
-    let (meta, slot) = read_newest_meta(&file, path)?;
-    if !(meta.clean && meta.boot == boot()) {
+    let (mut meta, mut slot) = read_newest_meta(&file, path)?;
+    if !(meta.clean && boot() == Some(meta.boot)) {
         distrust_page_cache(&file, path)?;
-        let (meta, slot) = read_newest_meta(&file, path)?;
-        check_length(&file, path, &meta)?;
-        return Ok(Opened { file, meta, slot });
+        (meta, slot) = read_newest_meta(&file, path)?;
     }
-    check_length(&file, path, &meta)?;
-    Ok(Opened { file, meta, slot })
+    let len = inspect(&file, path)?.len();
+    check_length(path, len, &meta)?;
+    if !read_only {
+        check_size_limit(path, len)?;
+    }
+    Ok(Opened {
+        file,
+        meta,
+        slot,
+        len,
+    })
 }
 
-/// Makes a new, empty database file at `path`, whole or not at all. Does nothing if somebody else
-/// makes one there first.
-pub(crate) fn create(path: &Path, page_size: PageSize) -> Result<()> {
-    let scratch = scratch_name(path);
-    let made = write_empty(&scratch, page_size).and_then(|()| name_it(&scratch, path));
-    if made.is_err() {
-        // The scratch file has no name of its own to anybody; leaving it would only confuse.
-        let _ = std::fs::remove_file(&scratch);
+/// A new, empty database file that nobody knows yet: under a name of its own, which goes when this
+/// is dropped. So what can be refused is refused before there is a database.
+pub(crate) struct Unnamed {
+    scratch: PathBuf,
+}
+
+impl Unnamed {
+    /// Writes the file, beside where it is to be.
+    pub fn write(path: &Path, page_size: PageSize) -> Result<Self> {
+        let unnamed = Unnamed {
+            scratch: scratch_name(path),
+        };
+        write_empty(&unnamed.scratch, path, page_size)?;
+        Ok(unnamed)
     }
-    made
+
+    /// As [`open`]: it is locked before anybody else can see it.
+    pub fn open(&self) -> Result<Opened> {
+        open(&self.scratch, false)
+    }
+
+    /// Gives it the name, durably, and says whether it could: not if somebody else made a file
+    /// there first.
+    pub fn name(self, path: &Path) -> Result<bool> {
+        name_it(&self.scratch, path)
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // It is gone already if it got its name.
+        let _ = std::fs::remove_file(&self.scratch);
+    }
 }
 
 /// The meta slots of a new file, both filled (meta.rs, invariant 1).
@@ -83,13 +109,31 @@ pub(crate) fn first_metas(page_size: PageSize) -> (Meta, Meta) {
     )
 }
 
-/// Identifies the running boot of the machine; 0 if it cannot be told.
-pub(crate) fn boot() -> u64 {
-    std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| xxh3_64(&id).max(1))
+/// Identifies the running boot of the machine, if it can be told; never 0.
+pub(crate) fn boot() -> Option<u64> {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(xxh3_64(&id).max(1))
 }
 
-fn write_empty(scratch: &Path, page_size: PageSize) -> Result<()> {
-    let failed = |error: io::Error| Error::file("create", scratch, error);
+/// The most bytes that this process may write to a file (`ulimit -f`). Writing past it does not just
+/// fail: it sends `SIGXFSZ`, of which a process dies that has not arranged for it.
+pub(crate) fn size_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    limit.current.unwrap_or(u64::MAX)
+}
+
+fn check_size_limit(path: &Path, len: u64) -> Result<()> {
+    /// A meta area, and one page of the largest size.
+    const LEAST: u64 = META_AREA_LEN + 65_536;
+    if size_limit() >= len.max(LEAST) {
+        return Ok(());
+    }
+    Err(Error::file("write", path, rustix::io::Errno::FBIG))
+}
+
+fn write_empty(scratch: &Path, path: &Path, page_size: PageSize) -> Result<()> {
+    let failed = |error: io::Error| Error::file("create", path, error);
+    check_size_limit(path, 0)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -105,27 +149,20 @@ fn write_empty(scratch: &Path, page_size: PageSize) -> Result<()> {
     file.sync_all().map_err(failed)
 }
 
-fn name_it(scratch: &Path, path: &Path) -> Result<()> {
+fn name_it(scratch: &Path, path: &Path) -> Result<bool> {
     let cwd = rustix::fs::CWD;
-    match renameat_with(cwd, scratch, cwd, path, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::EXIST) => {
-            return std::fs::remove_file(scratch)
-                .map_err(|error| Error::file("remove", scratch, error));
-        }
+    let named = match renameat_with(cwd, scratch, cwd, path, RenameFlags::NOREPLACE) {
         // Not every file system knows the flag; a link fails just as well if the name is taken.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            match std::fs::hard_link(scratch, path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::file("create", path, error));
-                }
-                _ => std::fs::remove_file(scratch)
-                    .map_err(|error| Error::file("remove", scratch, error))?,
-            }
+            std::fs::hard_link(scratch, path)
         }
-        Err(error) => return Err(Error::file("create", path, error)),
+        named => named.map_err(Into::into),
+    };
+    match named {
+        Ok(()) => sync_directory(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::file("create", path, error)),
     }
-    sync_directory(path)
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
@@ -176,11 +213,7 @@ fn distrust_page_cache(file: &File, path: &Path) -> Result<()> {
 }
 
 fn read_newest_meta(file: &File, path: &Path) -> Result<(Meta, MetaSlot)> {
-    let length = file
-        .metadata()
-        .map_err(|error| Error::file("inspect", path, error))?
-        .len();
-    if length == 0 {
+    if inspect(file, path)?.len() == 0 {
         return Err(not_ours(path, "it is empty"));
     }
     let a = read_slot(file, path, MetaSlot::A)?;
@@ -252,11 +285,22 @@ fn read_slot(file: &File, path: &Path, slot: MetaSlot) -> Result<Result<Meta, Un
     Ok(Meta::decode_slot(&bytes[..filled]))
 }
 
-fn check_length(file: &File, path: &Path, meta: &Meta) -> Result<()> {
-    let found = file
-        .metadata()
-        .map_err(|error| Error::file("inspect", path, error))?
-        .len();
+fn inspect(file: &File, path: &Path) -> Result<Metadata> {
+    file.metadata()
+        .map_err(|error| Error::file("inspect", path, error))
+}
+
+fn require_regular(path: &Path, kind: &Metadata) -> Result<()> {
+    if kind.is_file() {
+        Ok(())
+    } else if kind.is_dir() {
+        Err(not_ours(path, "it is a directory"))
+    } else {
+        Err(not_ours(path, "it is not a regular file"))
+    }
+}
+
+fn check_length(path: &Path, found: u64, meta: &Meta) -> Result<()> {
     let expected = meta.bytes_in_use();
     if found < expected {
         return Err(Error::Truncated {
@@ -272,13 +316,5 @@ fn not_ours(path: &Path, why: &str) -> Error {
     Error::NotADatabase {
         path: path.to_owned(),
         why: why.to_owned(),
-    }
-}
-
-fn explain_open(path: &Path, error: io::Error) -> Error {
-    if path.is_dir() {
-        not_ours(path, "it is a directory")
-    } else {
-        Error::file("open", path, error)
     }
 }

@@ -56,10 +56,10 @@ mod space;
 mod tests;
 mod write;
 
-pub use bifolio_btree::{Finding, MAX_VALUE_LEN, max_key_len};
-pub use bifolio_pager::{Counters, PageId, PageSize, Version};
+pub use bifolio_btree::{Error as TreeError, Finding, MAX_VALUE_LEN, max_key_len};
+pub use bifolio_pager::{Counters, Error as PagerError, PageId, PageSize, Version};
 pub use catalogue::MAX_NAME_LEN;
-pub use check::CheckReport;
+pub use check::{CheckFinding, CheckReport};
 pub use database::Database;
 pub use error::{Error, Result};
 pub use limits::memory_limit_bytes;

@@ -85,7 +85,8 @@ fn mounts_of(mounts: &str, kind: &str) -> Vec<(PathBuf, PathBuf)> {
     mounts.lines().filter_map(parse).collect()
 }
 
-fn physical_bytes() -> Option<u64> {
+/// The machine's memory, in bytes, if it can be told.
+pub(crate) fn physical_bytes() -> Option<u64> {
     meminfo("MemTotal:")
 }
 

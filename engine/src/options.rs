@@ -112,7 +112,8 @@ impl Options {
         self
     }
 
-    /// The size in bytes that the file may grow to (1 TiB). Costs address space, not memory.
+    /// The size in bytes that the file may grow to (1 TiB; less where `ulimit -f` says so). A file
+    /// that is larger already is opened and does not grow. Costs address space, not memory.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
@@ -121,7 +122,7 @@ impl Options {
     /// Opens the database at `path`, making an empty one if there is none.
     ///
     /// A new file is written under another name, synced and renamed, so a crash leaves either no
-    /// database or an empty one.
+    /// database or an empty one, and options that cannot be used leave none.
     ///
     /// # Errors
     /// As [`Options::open`]; and [`Error::ReadOnly`] if there is nothing to open for reading.

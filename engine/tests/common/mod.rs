@@ -1,6 +1,8 @@
 //! What the integration tests share: every way to open a file, and random work.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod child;
+
 use std::path::PathBuf;
 
 use bifolio::{
