@@ -115,7 +115,7 @@ struct CompareArgs {
     /// Where database files live while the comparison runs; must be on a disk.
     #[arg(long, value_name = "DIR", default_value = "results")]
     dir: PathBuf,
-    /// Where results go (results/<time>).
+    /// Where results go (a new directory below results).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Say what would be done, and what it needs, and stop.
@@ -135,6 +135,7 @@ struct Defaults {
     seconds: f64,
     warmup: f64,
     repeat: u32,
+    time_budget: Option<Duration>,
 }
 
 impl Profile {
@@ -147,6 +148,7 @@ impl Profile {
                 seconds: 0.1,
                 warmup: 0.1,
                 repeat: 1,
+                time_budget: None,
             },
             Profile::Quick => Defaults {
                 limit: 64 * MIB,
@@ -155,6 +157,7 @@ impl Profile {
                 seconds: 0.65,
                 warmup: 0.9,
                 repeat: 2,
+                time_budget: Some(Duration::from_secs(118)),
             },
             Profile::Full => Defaults {
                 limit: 1024 * MIB,
@@ -163,6 +166,7 @@ impl Profile {
                 seconds: 20.0,
                 warmup: 30.0,
                 repeat: 3,
+                time_budget: None,
             },
         }
     }
@@ -231,6 +235,12 @@ impl CompareArgs {
             measure: Duration::from_secs_f64(seconds),
             warmup_max: Duration::from_secs_f64(warmup),
             repetitions: self.repeat.unwrap_or(defaults.repeat),
+            // Who asks for a number of repetitions gets it.
+            time_budget: if self.repeat.is_none() {
+                defaults.time_budget
+            } else {
+                None
+            },
             seed: self.seed,
             value_bytes: self.value_size,
             dir: self.dir,

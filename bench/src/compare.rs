@@ -62,6 +62,8 @@ pub struct Settings {
     pub warmup_max: Duration,
     /// Repetitions of the whole set.
     pub repetitions: u32,
+    /// Leave out repetitions that would not end within this time from the start.
+    pub time_budget: Option<Duration>,
     /// What keys, values and choices are drawn from.
     pub seed: u64,
     /// Bytes of a value.
@@ -167,6 +169,7 @@ fn try_limit(limit: u64) -> Result<(Located, String)> {
 /// Whatever stops it; and [`Error::RunsFailed`], after the report is written, if single runs failed.
 pub fn run(settings: &Settings) -> Result<()> {
     sys::catch_interrupts().map_err(|source| Error::system("catch signals", source))?;
+    let begin = Instant::now();
     let limit = settings.limit()?;
     let record_bytes = KEY_LEN as u64 + settings.value_bytes;
     let records = (limit.memory_bytes as f64 * settings.ratio / record_bytes as f64) as u64;
@@ -197,10 +200,15 @@ pub fn run(settings: &Settings) -> Result<()> {
         writer,
         rows: Vec::new(),
         groups_made: 0,
+        started: begin,
     };
     let finished = session.run_all(&data);
     drop(data);
-    if !session.rows.is_empty() {
+    if session.rows.is_empty() {
+        // Nothing came of it, so nothing is left of it; a directory with other things in it stays.
+        let _ = fs::remove_file(out.join("rows.jsonl"));
+        let _ = fs::remove_dir(&out);
+    } else {
         report::write(&session.rows, &out)?;
     }
     finished?;
@@ -239,6 +247,7 @@ struct Session<'s> {
     writer: RowWriter,
     rows: Vec<Row>,
     groups_made: u64,
+    started: Instant,
 }
 
 impl Session<'_> {
@@ -256,8 +265,22 @@ impl Session<'_> {
         for &page_size in &self.settings.page_sizes {
             let pristine = self.build(data, page_size, &bar)?;
             for repetition in 1..=self.settings.repetitions {
+                let begin = Instant::now();
                 for &workload in &self.settings.workloads {
                     self.run_pagers(&pristine, page_size, repetition, workload, &bar)?;
+                }
+                // The next one takes about as long as this one did.
+                let end_of_next = self.started.elapsed() + begin.elapsed();
+                let left_out = self.settings.repetitions - repetition;
+                if left_out > 0
+                    && self
+                        .settings
+                        .time_budget
+                        .is_some_and(|most| end_of_next > most)
+                {
+                    let why = "left out to stay within the time; --repeat insists";
+                    say(&bar, &format!("note: {left_out} of the repetitions {why}"));
+                    break;
                 }
             }
         }
@@ -361,7 +384,8 @@ impl Session<'_> {
         let file = copy.as_ref().map_or(pristine.path(), Copy::path);
         let (outcome, error) = match self.measure(&plan, file) {
             Ok(outcome) => (Some(outcome), None),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            // The signal may have reached the measuring process as well, or first.
+            Err(_) if sys::interrupted() => return Err(Error::Interrupted),
             Err(error) => (None, Some(error.to_string())),
         };
         Ok(Row {
@@ -519,6 +543,7 @@ mod tests {
             measure: Duration::from_secs(1),
             warmup_max: Duration::from_secs(1),
             repetitions: 1,
+            time_budget: None,
             seed: 1,
             value_bytes: 120,
             dir: PathBuf::new(),

@@ -13,6 +13,9 @@ use crate::store::Store;
 use crate::sys;
 use crate::units::MIB;
 
+/// Our directories are called this and the process that made them.
+const NAME_PREFIX: &str = "bifolio-bench-data-";
+
 /// A directory for database files; it and they are gone when it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -34,7 +37,8 @@ impl DataDir {
                 file_system,
             });
         }
-        let path = parent.join(format!("bifolio-bench-data-{}", std::process::id()));
+        remove_leftovers(parent);
+        let path = parent.join(format!("{NAME_PREFIX}{}", std::process::id()));
         fs::create_dir(&path).map_err(|source| Error::io("create", &path, source))?;
         Ok(DataDir { path })
     }
@@ -67,6 +71,24 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         // What cannot be removed is only space; there is nobody left to tell.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes directories of comparisons that were killed before they could do it themselves.
+fn remove_leftovers(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(NAME_PREFIX))
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(sys::has_ended) {
+            // What cannot be removed is somebody else's, or only space.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -114,7 +136,8 @@ impl Pristine {
         self.len
     }
 
-    /// A copy for a run that writes; removed when dropped.
+    /// A copy for a run that writes; removed when dropped. Leaves both files in the page cache, the
+    /// pristine one for the next copy.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -123,7 +146,6 @@ impl Pristine {
             path: self.path.with_extension("copy.bifolio"),
         };
         copy_file(&self.path, &copy.path)?;
-        evict(&self.path)?;
         Ok(copy)
     }
 }
@@ -218,6 +240,23 @@ mod tests {
         fs::write(path.join("file"), b"x").unwrap();
         drop(dir);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_comparison_left_is_removed_and_what_a_running_one_uses_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        // Process numbers end below 2^22, so nobody has this one.
+        let dead = parent.path().join(format!("{NAME_PREFIX}4194305"));
+        let alive = parent.path().join(format!("{NAME_PREFIX}1"));
+        let other = parent.path().join("bifolio-bench-data-of-mine");
+        [&dead, &alive, &other]
+            .iter()
+            .for_each(|dir| fs::create_dir(dir).unwrap());
+        remove_leftovers(parent.path());
+        assert_eq!(
+            [&dead, &alive, &other].map(|dir| dir.exists()),
+            [false, true, true]
+        );
     }
 
     #[test]

@@ -142,6 +142,17 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// Whether process `pid` has ended, be it that nobody has asked how.
+pub fn has_ended(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // `pid (name) state ...`, where the name may hold anything, parentheses too.
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -157,6 +168,18 @@ mod tests {
         if let Some(by_cachestat) = cachestat(&file) {
             assert_eq!(by_cachestat, by_mincore);
         }
+    }
+
+    #[test]
+    fn a_process_has_ended_when_it_is_gone_or_a_zombie() {
+        assert!(!has_ended(std::process::id()));
+        // Process numbers end below 2^22, so nobody has this one.
+        assert!(has_ended(4_194_305));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

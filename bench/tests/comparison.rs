@@ -1,9 +1,11 @@
 //! The whole comparison, as small as it gets, through the program that users start.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use bifolio_bench::row::{Row, read_rows};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A directory on a disk: the temporary one may live in memory.
 fn scratch() -> tempfile::TempDir {
@@ -149,4 +151,38 @@ fn results_are_never_overwritten() {
         "kept"
     );
     assert_eq!(entries(&dir.path().join("data")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_interrupted_comparison_leaves_no_data_and_no_process_behind() {
+    let dir = scratch();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bifolio-bench"))
+        .args([
+            "smoke", "--dir", "data", "--out", "out", "--limit", "24MiB", "--ratio", "1",
+        ])
+        .args([
+            "--seconds",
+            "600",
+            "--workloads",
+            "point-uniform",
+            "--pagers",
+            "mmap-random",
+        ])
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The line after the build says that the run is about to begin.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("built")));
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(!child.wait().unwrap().success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(
+        rest.iter().any(|line| line.contains("interrupted")),
+        "{rest:?}"
+    );
+    assert_eq!(entries(&dir.path().join("data")), Vec::<PathBuf>::new());
+    assert!(!dir.path().join("out").exists(), "nothing was measured");
 }

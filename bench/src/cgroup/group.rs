@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::find::{Located, Version};
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// Our groups are called this, the process that made them, and a number.
 const NAME_PREFIX: &str = "bifolio-bench-";
@@ -245,7 +246,7 @@ pub fn remove_leftovers(located: &Located) {
                         .and_then(|pid| pid.parse::<u32>().ok())
                 });
             // A group with a process in it cannot be removed, so a recycled pid does no harm.
-            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            if owner.is_some_and(sys::has_ended) {
                 let _ = fs::remove_dir(entry.path());
             }
         }

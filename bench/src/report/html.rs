@@ -503,9 +503,26 @@ fn environment(page: &mut String, rows: &[Row]) {
         ("Seed", row.plan.seed.to_string()),
         ("Threads", row.plan.threads.to_string()),
     ];
-    page.push_str("<section class='card'><h2>Where</h2><dl>");
+    page.push_str("<section class='card'><h2>What ran, and where</h2><dl>");
+    for (pager, ran) in what_ran(rows) {
+        let _ = write!(page, "<dt>{}</dt><dd>{}</dd>", escape(&pager), escape(ran));
+    }
     for (name, value) in entries {
         let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     }
     page.push_str("</dl></section>");
+}
+
+/// Each pager that ran, in the engine's own words.
+fn what_ran(rows: &[Row]) -> Vec<(String, &str)> {
+    let mut ran: Vec<(String, &str)> = Vec::new();
+    for row in rows {
+        let pager = row.plan.pager.to_string();
+        if let Some(outcome) = &row.outcome
+            && !ran.iter().any(|(known, _)| *known == pager)
+        {
+            ran.push((pager, &outcome.effective_backend));
+        }
+    }
+    ran
 }

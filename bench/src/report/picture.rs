@@ -55,7 +55,7 @@ pub fn render(rows: &[Row], groups: &[Group<'_>], heading: Heading) -> String {
         .find(|group| group.workload == WorkloadKind::PointUniform)
     {
         panels.push((
-            "Device bytes per lookup (less is better)".to_owned(),
+            "Read per lookup (less is better)".to_owned(),
             "",
             bytes_read(group),
         ));
