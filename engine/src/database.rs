@@ -13,6 +13,7 @@
 //! The pager is chosen at run time, so every operation begins with one `match` on [`AnyPager`];
 //! below it everything is compiled for the pager it runs on.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -138,7 +139,8 @@ impl Database {
 
     /// Begins the one write transaction, waiting until the one before is done.
     ///
-    /// Dropping it takes back everything it did.
+    /// Dropping it takes back everything it did. A thread that holds the transaction and asks for
+    /// another waits for ever.
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Poisoned`] after a failed commit; and what the pager says when
@@ -288,6 +290,16 @@ impl Database {
     }
 }
 
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.inner.path)
+            .field("pager", &self.effective_backend())
+            .field("version", &self.inner.current().version)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Inner {
     pub fn geometry(&self) -> Geometry {
         with_pager!(&self.pager, pager => pager.geometry())
@@ -324,7 +336,12 @@ impl Inner {
 
     /// From now on nothing is written (invariant 4). Returns what callers are told.
     pub fn poison(&self, failure: &Error) -> Error {
-        let first = self.failed.get_or_init(|| failure.to_string().into());
+        let first = self.failed.get_or_init(|| match failure {
+            Error::Poisoned { first } => Arc::clone(first),
+            failure => failure.to_string().into(),
+        });
+        // With the place locked, nobody is between looking at `failed` and beginning to wait.
+        let _place = self.writer.lock();
         self.writer_is_back.notify_all();
         Error::Poisoned {
             first: Arc::clone(first),

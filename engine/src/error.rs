@@ -108,13 +108,16 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A commit failed after it had begun to write, so its outcome is unknown until the database
-    /// is reopened; nothing more is written until then. What was committed before can be read.
+    /// A write failed: of a commit, so that its outcome is unknown until the database is reopened,
+    /// or before. Nothing more is written until then. What was committed before can be read.
     #[error("the database accepts no further write until it is reopened, because {first}")]
     Poisoned {
         /// The first failure, in words.
         first: Arc<str>,
     },
+    /// A panic went through an operation of this transaction, which is half done. Roll back.
+    #[error("a panic interrupted this transaction; it can only be rolled back")]
+    Interrupted,
     /// An option cannot be used.
     #[error("unusable option: {0}")]
     BadOption(String),
@@ -123,13 +126,24 @@ pub enum Error {
     Tree(bifolio_btree::Error),
     /// An error of the pager: storage refused, a page is corrupt, no frame is free.
     #[error(transparent)]
-    Pager(#[from] bifolio_pager::Error),
+    Pager(bifolio_pager::Error),
+}
+
+impl From<bifolio_pager::Error> for Error {
+    fn from(error: bifolio_pager::Error) -> Self {
+        match error {
+            // Whoever found it out first, it is the same to the caller.
+            bifolio_pager::Error::Poisoned { first } => Error::Poisoned { first },
+            bifolio_pager::Error::ReadOnly => Error::ReadOnly,
+            error => Error::Pager(error),
+        }
+    }
 }
 
 impl From<bifolio_btree::Error> for Error {
     fn from(error: bifolio_btree::Error) -> Self {
         match error {
-            bifolio_btree::Error::Pager(error) => Error::Pager(error),
+            bifolio_btree::Error::Pager(error) => error.into(),
             error => Error::Tree(error),
         }
     }

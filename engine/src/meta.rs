@@ -48,6 +48,9 @@ const MAGIC_BYTES: [u8; 8] = *b"Bifolio\n";
 const FLAG_CLEAN: u32 = 1;
 /// Versions that may be used before another meta must raise the floor.
 const FLOOR_STEP: u64 = 1 << 20;
+/// A record that says more is damaged. Far enough below the 48 bits that a version has for the
+/// floor to stay in them.
+const LAST_VERSION: u64 = 1 << 47;
 
 const fn field(after: &Range<usize>, size: usize) -> Range<usize> {
     after.end..after.end + size
@@ -224,10 +227,15 @@ impl Meta {
         }
         let version_at = |at: Range<usize>| {
             let number = u64_at(at);
-            (number < 1 << 48)
+            (number <= LAST_VERSION)
                 .then(|| Version::new(number))
-                .ok_or_else(|| damaged("version"))
+                .ok_or_else(|| damaged("a version is higher than any that was ever written"))
         };
+        if u64_at(SEQUENCE) > LAST_VERSION {
+            return Err(damaged(
+                "the sequence is higher than any that was ever written",
+            ));
+        }
         let page_size = PageSize::new(u32_at(PAGE_SIZE) as usize)
             .ok_or_else(|| damaged("the page size is none of ours"))?;
         let meta = Meta {

@@ -1,5 +1,7 @@
 //! A range of entries, on whichever pager the database has.
 
+use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::RangeBounds;
 
 use bifolio_btree as btree;
@@ -87,5 +89,13 @@ impl Iterator for Range<'_> {
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
         on_range!(&mut self.0, range => range.next_back()).map(|entry| Ok(entry?))
+    }
+}
+
+impl FusedIterator for Range<'_> {}
+
+impl fmt::Debug for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Reading: a snapshot, its tables, and ranges of them.
 
+use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use bifolio_pager::Version;
 use crate::catalogue;
 use crate::database::{Committed, Inner, with_pager};
 use crate::error::{Error, Result};
-use crate::range::Range;
+use crate::range::{Entry, Range};
 
 /// A snapshot of the database: the state that was committed when it was taken.
 ///
@@ -58,11 +59,27 @@ impl ReadTxn {
     }
 }
 
+impl fmt::Debug for ReadTxn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadTxn")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A table as of one snapshot, or as the write transaction sees it now: an ordered map of bytes.
 #[derive(Clone, Copy)]
 pub struct Table<'t> {
     inner: &'t Inner,
     root: Root,
+}
+
+impl fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'t> Table<'t> {
@@ -148,7 +165,7 @@ impl<'t> Table<'t> {
     ///
     /// # Errors
     /// As [`Table::get`].
-    pub fn first(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    pub fn first(&self) -> Result<Option<Entry>> {
         Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).first())?)
     }
 
@@ -156,7 +173,7 @@ impl<'t> Table<'t> {
     ///
     /// # Errors
     /// As [`Table::get`].
-    pub fn last(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    pub fn last(&self) -> Result<Option<Entry>> {
         Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).last())?)
     }
 
@@ -168,5 +185,14 @@ impl<'t> Table<'t> {
     /// All entries, in order, from either end. Reads nothing yet.
     pub fn iter(&self) -> Range<'t> {
         self.range::<&[u8]>(..)
+    }
+}
+
+impl<'t> IntoIterator for Table<'t> {
+    type Item = Result<Entry>;
+    type IntoIter = Range<'t>;
+
+    fn into_iter(self) -> Range<'t> {
+        self.iter()
     }
 }

@@ -7,15 +7,18 @@
 //! The steps of a commit, each of which relies on the one before:
 //! 1. the roots of changed tables go into the catalogue;
 //! 2. the pages no longer reached are marked free in the allocation map (and quarantined for those
-//!    who still read them), and the map's changed pages are written, also copy-on-write;
-//! 3. all private pages are sealed and flushed;
-//! 4. the meta that refers to them is written over the older slot;
-//! 5. the version is published to readers.
+//!    who still read them);
+//! 3. the map's changed pages are written, also copy-on-write;
+//! 4. all private pages are sealed and flushed;
+//! 5. the meta that refers to them is written over the older slot;
+//! 6. the version is published to readers.
 //!
-//! A failure in step 1 rolls back. A failure from step 2 on leaves the outcome unknown, because the
-//! meta may or may not have reached storage: the database is poisoned and the caller is told so.
+//! A failure in steps 1 and 2 rolls back. A failure in step 3 leaves the allocation map in memory
+//! useless, and one from step 4 on the outcome unknown, because the meta may or may not have reached
+//! storage: the database is poisoned and the caller is told so.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -42,7 +45,10 @@ pub struct WriteTxn {
     writer: Option<Box<Writer>>,
     base: Arc<Committed>,
     catalogue: Root,
+    /// The tables that were asked for, in that order.
     tables: Vec<OpenTable>,
+    /// Where in `tables` each is.
+    by_name: HashMap<String, usize>,
     pages: Ledger,
     /// An operation failed halfway, so the private pages are not a tree. Only rollback is left.
     broken: Option<Error>,
@@ -167,6 +173,7 @@ impl WriteTxn {
             base,
             catalogue,
             tables: Vec::new(),
+            by_name: HashMap::new(),
             pages,
             broken: None,
         })
@@ -183,8 +190,8 @@ impl WriteTxn {
     /// [`Error::BadTableName`]; what the pager says.
     pub fn table(&mut self, name: &str) -> Result<TableMut<'_>> {
         self.refuse_if_broken()?;
-        let index = match self.tables.iter().position(|table| table.name == name) {
-            Some(index) => index,
+        let index = match self.by_name.get(name) {
+            Some(&index) => index,
             None => {
                 let catalogue = self.catalogue;
                 let found = with_pager!(&self.inner.pager, pager => {
@@ -196,7 +203,9 @@ impl WriteTxn {
                     changed: found.is_none(),
                     gone: false,
                 });
-                self.tables.len() - 1
+                let index = self.tables.len() - 1;
+                self.by_name.insert(name.to_owned(), index);
+                index
             }
         };
         let table = &mut self.tables[index];
@@ -214,12 +223,13 @@ impl WriteTxn {
     pub fn delete_table(&mut self, name: &str) -> Result<bool> {
         self.refuse_if_broken()?;
         let catalogue = self.catalogue;
-        let known = self
-            .tables
-            .iter()
-            .any(|table| table.name == name && !table.gone)
-            || with_pager!(&self.inner.pager, pager => catalogue::find(pager, catalogue, name))?
-                .is_some_and(|_| !self.tables.iter().any(|table| table.name == name));
+        let known = match self.by_name.get(name) {
+            Some(&index) => !self.tables[index].gone,
+            None => {
+                let pager = &self.inner.pager;
+                with_pager!(pager, pager => catalogue::find(pager, catalogue, name))?.is_some()
+            }
+        };
         if known {
             let mut table = self.table(name)?;
             table.clear()?;
@@ -237,9 +247,8 @@ impl WriteTxn {
         self.refuse_if_broken()?;
         let catalogue = self.catalogue;
         let stored = with_pager!(&self.inner.pager, pager => catalogue::list(pager, catalogue))?;
-        let is_open = |name: &String| self.tables.iter().any(|table| table.name == *name);
         let mut names: Vec<_> = stored.into_iter().map(|(name, _)| name).collect();
-        names.retain(|name| !is_open(name));
+        names.retain(|name| !self.by_name.contains_key(name));
         names.extend(
             self.tables
                 .iter()
@@ -266,7 +275,10 @@ impl WriteTxn {
             return Ok(self.base.version); // and drop gives the writer back
         }
         let inner = Arc::clone(&self.inner);
-        with_pager!(&inner.pager, pager => self.store_catalogue(pager))?;
+        with_pager!(&inner.pager, pager => {
+            self.store_catalogue(pager)?;
+            self.retire(pager)?;
+        });
         let mut writer = self
             .writer
             .take()
@@ -312,13 +324,21 @@ impl WriteTxn {
         Ok(())
     }
 
-    /// Steps 2 to 4 of a commit.
+    /// Step 2 of a commit.
+    fn retire<P: Pager>(&mut self, pager: &P) -> Result<()> {
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("present until the transaction is over");
+        self.pages.settle(pager, &mut writer.space)?;
+        let (retired, version) = (&self.pages.retired, self.pages.version);
+        Ok(writer.space.retire_all(pager, retired, version)?)
+    }
+
+    /// Steps 3 to 5 of a commit.
     fn make_durable<P: Pager>(&mut self, pager: &P, writer: &mut Writer) -> Result<Committed> {
         let version = self.pages.version;
-        let space = &mut writer.space;
-        self.pages.settle(pager, space)?;
-        space.retire_all(pager, &self.pages.retired, version)?;
-        let stored = space.store(pager, version)?;
+        let stored = writer.space.store(pager, version)?;
         let mut pages = self.pages.private_pages();
         pages.extend(stored.pages);
         pager.seal(&pages)?;
@@ -361,12 +381,21 @@ impl Drop for WriteTxn {
         if self.inner.refuse_if_failed().is_ok() {
             with_pager!(&self.inner.pager, pager => {
                 self.pages.dropped.extend(self.pages.private.drain());
-                // Pages that cannot be given back now are given back by the next opening: no
-                // durable map says that they are in use.
-                let _ = self.pages.settle(pager, &mut writer.space);
+                if let Err(error) = self.pages.settle(pager, &mut writer.space) {
+                    // The next commit would store a map that has these pages in use.
+                    let _ = self.inner.poison(&error.into());
+                }
             });
         }
         self.inner.give_writer_back(writer);
+    }
+}
+
+impl fmt::Debug for WriteTxn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteTxn")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
     }
 }
 
@@ -395,7 +424,9 @@ fn prepare<P: Pager>(
         .retain_mut(|version| Arc::get_mut(version).is_none());
     let mut live: Vec<_> = writer.older.iter().map(|older| older.version).collect();
     live.push(base.version);
-    writer.space.release(pager, &live)?;
+    if let Err(error) = writer.space.release(pager, &live) {
+        return Err(inner.poison(&error.into())); // the space goes with no version any more
+    }
     writer.next_version = version.next();
     Ok(version)
 }
@@ -406,6 +437,15 @@ pub struct TableMut<'t> {
     index: usize,
 }
 
+impl fmt::Debug for TableMut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableMut")
+            .field("name", &self.txn.tables[self.index].name)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Runs one change of a table's tree on the pager that the database has.
 macro_rules! change {
     ($table:expr, |$pager:ident, $source:ident, $root:ident| $body:expr) => {{
@@ -414,6 +454,7 @@ macro_rules! change {
         let writer = txn.writer.as_mut().expect("present until the transaction is over");
         let table = &mut txn.tables[$table.index];
         let before = table.root;
+        txn.broken = Some(Error::Interrupted); // stays where a panic goes through
         let $root = &mut table.root;
         let outcome: Result<_, bifolio_btree::Error> = with_pager!(&txn.inner.pager, $pager => {
             let pages = &mut txn.pages;
@@ -423,6 +464,7 @@ macro_rules! change {
         });
         // The first change of a transaction gives the root a new stamp, so this sees every one.
         table.changed |= table.root != before;
+        txn.broken = None;
         outcome.map_err(Error::from)
     }};
 }

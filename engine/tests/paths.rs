@@ -186,7 +186,7 @@ fn options_that_cannot_be_make_no_file() {
         Options::new().pager(pool(1 << 62)),
     ];
     for options in refused {
-        let error = options.create(&path).err().expect("it cannot be had");
+        let error = options.create(&path).expect_err("it cannot be had");
         let is_typed = matches!(
             error,
             Error::BadOption(_)

@@ -11,6 +11,9 @@ use bifolio::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// The most bytes that a test's file may have.
+pub const MAX_BYTES: u64 = 1 << 33;
+
 /// Every pager, each in the smallest size that works, so that hard paths are reached.
 pub fn pagers(page_size: usize) -> Vec<(&'static str, PagerChoice)> {
     let pool = |io, policy, frames: usize| {
@@ -45,7 +48,7 @@ pub fn scratch() -> (tempfile::TempDir, PathBuf) {
 }
 
 pub fn options(pager: &PagerChoice) -> Options {
-    Options::new().pager(pager.clone()).max_bytes(1 << 33)
+    Options::new().pager(pager.clone()).max_bytes(MAX_BYTES)
 }
 
 /// Random numbers from a seed that is printed, so that a failure can be run again.
@@ -84,4 +87,35 @@ pub fn random_value(random: &mut StdRng, page_size: usize) -> Vec<u8> {
 pub fn assert_whole(db: &Database) {
     let report = db.check().expect("the check itself runs");
     assert!(report.is_clean(), "{report}");
+}
+
+/// Pools of exactly so many frames, which is fewer than there are pages: every way of reading and
+/// writing that this machine has, with each policy once.
+pub fn handful(page_size: usize, frames: usize) -> Vec<(&'static str, PagerChoice)> {
+    let pool = |io, policy| {
+        let geometry = bifolio_pager::Geometry {
+            page_size: bifolio::PageSize::new(page_size).expect("a size of ours"),
+            seed: 0,
+        };
+        let options = bifolio_pager_bufpool::PoolOptions {
+            io,
+            policy,
+            max_bytes: MAX_BYTES,
+            ..Default::default()
+        };
+        PagerChoice::Pool(PoolConfig {
+            size: PoolSize::Bytes(options.budget_for(geometry, frames)),
+            policy,
+            io,
+            direct: Direct::Auto,
+        })
+    };
+    vec![
+        ("handful pread CLOCK", pool(IoBackend::Pread, Policy::Clock)),
+        ("handful pread LRU", pool(IoBackend::Pread, Policy::Lru)),
+        (
+            "handful io_uring CLOCK",
+            pool(IoBackend::IoUring, Policy::Clock),
+        ),
+    ]
 }
