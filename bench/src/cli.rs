@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::compare::{self, Settings};
+use crate::compare;
 use crate::error::{Error, Result};
 use crate::record::VALUE_LEN_MIN;
 use crate::run;
+use crate::settings::Settings;
 use crate::spec::{PagerSpec, WorkloadKind};
 use crate::units::{MIB, parse_bytes};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Advice;
 
-use crate::environment::file_system_of;
+use crate::environment::{available_memory_bytes, file_system_of};
 use crate::error::{Error, Result};
 use crate::record::{KEY_LEN, Records};
 use crate::store::Store;
@@ -118,7 +118,11 @@ impl Pristine {
         progress: impl FnMut(u64),
     ) -> Result<Pristine> {
         let path = dir.path().join(format!("pristine-{page_size}.bifolio"));
-        Store::build(&path, page_size, records, count, progress)?;
+        // Nothing is measured yet, so this process may take what is free, within reason.
+        let file = estimate_file_bytes(count, records.value_len() as u64);
+        let free = available_memory_bytes().unwrap_or(0);
+        let pool = (file + file / 4).min(free / 2).max(64 * MIB);
+        Store::build(&path, page_size, records, count, pool, progress)?;
         evict(&path)?;
         let len = fs::metadata(&path)
             .map_err(|source| Error::io("inspect", &path, source))?

@@ -30,6 +30,7 @@ mod record;
 mod report;
 pub mod row;
 mod run;
+mod settings;
 mod spec;
 mod stats;
 mod store;

@@ -158,15 +158,17 @@ fn processor(group: &Group<'_>) -> Option<String> {
     let user = |outcome: &Outcome| outcome.costs.cpu_user_ns;
     let major = map.median(|outcome| outcome.per_unit(outcome.costs.major_faults as f64))?;
     Some(format!(
-        "Processor time per lookup: mmap-random {} in the kernel and {} in user space, for {} major \
-         faults, each of which also has to find a page to give up inside of the limit; {} {} and {}, \
-         without faults, because it reads past the page cache and chooses by itself what to drop.",
+        "For each lookup mmap-random spent {} in the kernel and {} in user space, with {} major faults, \
+         each of which has to find a page to give up inside of the limit and to change the page \
+         table; {} spent {} and {}, with {} faults of any kind, because it reads past the page cache \
+         into memory that it has already.",
         part(map, system)?,
         part(map, user)?,
         units::three_digits(major),
         pool.pager,
         part(pool, system)?,
         part(pool, user)?,
+        units::three_digits(pool.median(Outcome::faults_per_unit)?),
     ))
 }
 

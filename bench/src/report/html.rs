@@ -189,9 +189,9 @@ fn workload(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec], name_siz
     let _ = write!(
         page,
         "<section class='card' id='{}-{}'><h2>{}{size}</h2><p class='what'>{}{commit}</p>\
-         <div class='pair'><figure><figcaption>Throughput, {}s per second <em>longer is better; the \
-         thin line spans the repetitions</em></figcaption>{}</figure>\
-         <figure><figcaption>Latency of {} <em>further left is better; ● p50 ○ p99 ▎p99.9</em>\
+         <div class='pair'><figure><figcaption>Throughput, {}s per second <em>longer is better; a thin \
+         line spans the repetitions</em></figcaption>{}</figure>\
+         <figure><figcaption>Latency of {} <em>further left is better; ● p50, ○ p99, ▎p99.9</em>\
          </figcaption>{}</figure></div>\
          <figure><figcaption>Throughput over the measured window, {}s per second <em>one line a run, \
          the middle one bold</em></figcaption>{}</figure>",
@@ -388,7 +388,7 @@ const COLUMNS: [Column; 14] = [
 ];
 
 /// The column that only writing workloads have.
-const COMMIT: &str = "commit p50";
+const COMMIT: &str = "commit";
 
 fn size(bytes: f64) -> String {
     units::bytes(bytes as u64)
