@@ -104,6 +104,32 @@ fn a_panic_in_a_transaction_rolls_it_back_and_gives_the_writer_back() {
 }
 
 #[test]
+fn a_version_is_never_given_twice() {
+    on_every_pager(|db, path| {
+        let mut last = db.read().unwrap().version();
+        let mut handle = Some(db);
+        for round in 0..40_u32 {
+            let db = handle
+                .take()
+                .unwrap_or_else(|| Database::open(path).unwrap());
+            let mut txn = db.write().unwrap();
+            assert!(txn.version() > last, "round {round}");
+            last = txn.version();
+            fill(&mut txn, 1 + round % 3, b"x");
+            match round % 4 {
+                0 => txn.rollback(),
+                1 => drop(txn),
+                2 => assert_eq!(txn.commit().unwrap(), last),
+                _ => {}
+            }
+            if round % 5 < 3 {
+                handle = Some(db);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_panic_in_a_bulk_load_that_is_caught_cannot_be_committed() {
     on_every_pager(|db, _| {
         put(&db, 7, b"kept");

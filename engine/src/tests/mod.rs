@@ -1,7 +1,9 @@
-//! The engine over a modelled disk: power cuts at every moment, failures of every operation.
+//! The engine over a modelled disk: power cuts at every moment, failures of every operation, and
+//! stamps that are never used twice.
 
 mod crash;
 mod faults;
+mod stamps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
