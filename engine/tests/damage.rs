@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bifolio::{Database, Error, Options, PageId, PageSize, PagerChoice, Result, WriteTxn};
+use bifolio_btree::Root;
 use bifolio_pager::{Geometry, Standing};
 use common::{handful, options, pagers, random, scratch};
 use rand::RngExt;
@@ -339,6 +340,10 @@ fn pages_of_zeros_torn_pages_and_pages_of_others_are_never_believed() {
     });
 }
 
+fn file_seed(whole: &[u8]) -> u64 {
+    u64::from_le_bytes(whole[16..24].try_into().expect("eight bytes"))
+}
+
 /// Makes the checksums of a page, or of both copies of a meta record, right again.
 fn reseal(file_seed: u64, bytes: &mut [u8], page: usize) {
     if page >= META_AREA / PAGE {
@@ -416,9 +421,36 @@ fn forge(random: &mut StdRng, whole: &[u8], page: usize) -> Vec<u8> {
             }
         }
     }
-    let seed = u64::from_le_bytes(whole[16..24].try_into().unwrap());
-    reseal(seed, &mut bytes, page);
+    reseal(file_seed(whole), &mut bytes, page);
     bytes
+}
+
+#[test]
+fn two_tables_that_lead_to_one_page_are_found() {
+    on_a_sample(|path, surgeon, expected, choices| {
+        // Where the roots of two tables lie in the catalogue: what has the count of its entries.
+        let root_of = |table: &str| {
+            let entries = expected[table].len() as u64;
+            let mut places = (META_AREA..surgeon.whole.len() - Root::LEN).filter(|&at| {
+                let root = Root::decode(&surgeon.whole[at..]);
+                root.is_ok_and(|root| root.page.is_some() && root.entries == entries)
+            });
+            places.next_back().expect("the catalogue has its root")
+        };
+        let (from, to) = (root_of("leaves"), root_of("long"));
+        let page = to / PAGE;
+        let mut image = surgeon.whole[page * PAGE..][..PAGE].to_vec();
+        let root = &surgeon.whole[from..from + Root::LEN];
+        image[to - page * PAGE..][..Root::LEN].copy_from_slice(root);
+        reseal(file_seed(surgeon.whole), &mut image, page);
+        surgeon.with(page * PAGE, &image, || {
+            for choice in choices {
+                let report = options(choice).open(path).unwrap().check().unwrap();
+                let mut found = report.findings.iter().map(|found| &found.finding.what);
+                assert!(found.any(|what| what.contains("a second time")), "{report}");
+            }
+        });
+    });
 }
 
 /// A checksum proves nothing to somebody who can compute one. What such a file says may be wrong;

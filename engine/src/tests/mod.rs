@@ -1,6 +1,7 @@
-//! The engine over a modelled disk: power cuts at every moment, failures of every operation, and
-//! stamps that are never used twice.
+//! The engine over a modelled disk: power cuts at every moment, failures of every operation, stamps
+//! that are never used twice, and damage that the check must find.
 
+mod check;
 mod crash;
 mod faults;
 mod stamps;
