@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use bifolio::{Database, PagerChoice, WriteTxn};
-use common::{assert_whole, options, pagers, random, random_key, random_value, scratch};
+use bifolio::{Database, PageSize, PagerChoice, WriteTxn};
+use common::{assert_whole, handful, options, pagers, random, random_key, random_value, scratch};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -96,11 +96,22 @@ fn run(
 
 #[test]
 fn every_pager_does_what_a_btreemap_does() {
-    for page_size in [4096, 16384, 65536] {
+    for page_size in PageSize::ALL.map(PageSize::bytes) {
         for (name, choice) in pagers(page_size) {
             println!("{name}, {page_size} bytes a page");
             let (_directory, path) = scratch();
-            run(&path, &[choice], page_size, page_size as u64, 12);
+            run(&path, &[choice], page_size, page_size as u64, 8);
+        }
+    }
+}
+
+#[test]
+fn pools_of_a_handful_of_frames_do_what_a_btreemap_does() {
+    for page_size in PageSize::ALL.map(PageSize::bytes) {
+        for (name, choice) in handful(page_size, 10) {
+            println!("{name}, {page_size} bytes a page");
+            let (_directory, path) = scratch();
+            run(&path, &[choice], page_size, 7 + page_size as u64, 8);
         }
     }
 }
@@ -110,6 +121,7 @@ fn a_file_written_under_one_pager_reads_the_same_under_the_others() {
     for page_size in [4096, 8192, 32768] {
         let choices: Vec<_> = pagers(page_size)
             .into_iter()
+            .chain(handful(page_size, 10))
             .map(|(_, choice)| choice)
             .collect();
         let (_directory, path) = scratch();

@@ -17,6 +17,15 @@ fn fill(db: &Database, table: &str, range: std::ops::Range<u32>, value: &[u8]) {
     txn.commit().unwrap();
 }
 
+/// Set when it is dropped, also by a panic: so that who waits for it fails and does not hang.
+struct SetOnDrop<'b>(&'b AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn on_every_pager(test: impl Fn(&Database)) {
     for (name, choice) in pagers(4096) {
         println!("{name}");
@@ -131,9 +140,11 @@ fn writers_take_turns_and_readers_do_not_wait() {
     on_every_pager(|db| {
         fill(db, "count", 0..1, &0_u64.to_le_bytes());
         let key = 0_u32.to_be_bytes();
+        let failed = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
+                    let unless_all_is_well = SetOnDrop(&failed);
                     for _ in 0..25 {
                         let mut txn = db.write().unwrap();
                         let mut table = txn.table("count").unwrap();
@@ -142,11 +153,12 @@ fn writers_take_turns_and_readers_do_not_wait() {
                         table.insert(key, (old + 1).to_le_bytes()).unwrap();
                         txn.commit().unwrap();
                     }
+                    std::mem::forget(unless_all_is_well);
                 });
             }
             scope.spawn(|| {
                 let mut last = 0;
-                while last < 100 {
+                while last < 100 && !failed.load(Ordering::Relaxed) {
                     let value = db.read().unwrap().table("count").unwrap().get(key).unwrap();
                     let value = u64::from_le_bytes(value.unwrap().try_into().unwrap());
                     assert!(value >= last, "time goes forward");
@@ -164,10 +176,10 @@ fn readers_of_many_threads_see_whole_commits_while_one_writes() {
         let written = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
+                let _written = SetOnDrop(&written);
                 for round in 1..=20 {
                     fill(db, "t", 0..3000, &[round; 64]);
                 }
-                written.store(true, Ordering::Relaxed);
             });
             for _ in 0..3 {
                 scope.spawn(|| {

@@ -14,30 +14,55 @@ use rand::{RngExt, SeedableRng};
 /// The most bytes that a test's file may have.
 pub const MAX_BYTES: u64 = 1 << 33;
 
-/// Every pager, each in the smallest size that works, so that hard paths are reached.
+/// Every pager, each in a size that reaches hard paths.
 pub fn pagers(page_size: usize) -> Vec<(&'static str, PagerChoice)> {
-    let pool = |io, policy, frames: usize| {
-        // A pool's budget pays for tables and buffers too; the pool says what the least is.
-        let size = PoolSize::Bytes((frames * page_size) as u64 + (1 << 20));
-        PagerChoice::Pool(PoolConfig {
-            size,
-            policy,
-            io,
-            direct: Direct::Auto,
-        })
-    };
+    let pool = |io, policy, frames| pool(page_size, io, policy, frames);
     vec![
         ("mmap", PagerChoice::Mmap(MmapConfig::default())),
         (
             "pool pread CLOCK",
-            pool(IoBackend::Pread, Policy::Clock, 16),
+            pool(IoBackend::Pread, Policy::Clock, 200),
         ),
         ("pool pread LRU", pool(IoBackend::Pread, Policy::Lru, 64)),
         (
             "pool io_uring CLOCK",
-            pool(IoBackend::IoUring, Policy::Clock, 16),
+            pool(IoBackend::IoUring, Policy::Clock, 200),
         ),
     ]
+}
+
+/// Pools of so few frames that every path through a tree evicts: every way of reading and writing
+/// that this machine has, with each policy once.
+pub fn handful(page_size: usize, frames: usize) -> Vec<(&'static str, PagerChoice)> {
+    let pool = |io, policy| pool(page_size, io, policy, frames);
+    vec![
+        ("handful pread CLOCK", pool(IoBackend::Pread, Policy::Clock)),
+        ("handful pread LRU", pool(IoBackend::Pread, Policy::Lru)),
+        (
+            "handful io_uring CLOCK",
+            pool(IoBackend::IoUring, Policy::Clock),
+        ),
+    ]
+}
+
+/// A pool of exactly so many frames.
+fn pool(page_size: usize, io: IoBackend, policy: Policy, frames: usize) -> PagerChoice {
+    let geometry = bifolio_pager::Geometry {
+        page_size: bifolio::PageSize::new(page_size).expect("a size of ours"),
+        seed: 0,
+    };
+    let options = bifolio_pager_bufpool::PoolOptions {
+        io,
+        policy,
+        max_bytes: MAX_BYTES,
+        ..Default::default()
+    };
+    PagerChoice::Pool(PoolConfig {
+        size: PoolSize::Bytes(options.budget_for(geometry, frames)),
+        policy,
+        io,
+        direct: Direct::Auto,
+    })
 }
 
 /// A directory for one test and a database path in it.
@@ -87,35 +112,4 @@ pub fn random_value(random: &mut StdRng, page_size: usize) -> Vec<u8> {
 pub fn assert_whole(db: &Database) {
     let report = db.check().expect("the check itself runs");
     assert!(report.is_clean(), "{report}");
-}
-
-/// Pools of exactly so many frames, which is fewer than there are pages: every way of reading and
-/// writing that this machine has, with each policy once.
-pub fn handful(page_size: usize, frames: usize) -> Vec<(&'static str, PagerChoice)> {
-    let pool = |io, policy| {
-        let geometry = bifolio_pager::Geometry {
-            page_size: bifolio::PageSize::new(page_size).expect("a size of ours"),
-            seed: 0,
-        };
-        let options = bifolio_pager_bufpool::PoolOptions {
-            io,
-            policy,
-            max_bytes: MAX_BYTES,
-            ..Default::default()
-        };
-        PagerChoice::Pool(PoolConfig {
-            size: PoolSize::Bytes(options.budget_for(geometry, frames)),
-            policy,
-            io,
-            direct: Direct::Auto,
-        })
-    };
-    vec![
-        ("handful pread CLOCK", pool(IoBackend::Pread, Policy::Clock)),
-        ("handful pread LRU", pool(IoBackend::Pread, Policy::Lru)),
-        (
-            "handful io_uring CLOCK",
-            pool(IoBackend::IoUring, Policy::Clock),
-        ),
-    ]
 }
