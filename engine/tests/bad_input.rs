@@ -4,11 +4,14 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bifolio::{Database, Error, Options, PagerChoice, PoolConfig, PoolSize};
+use common::child;
 use common::{options, pagers, scratch};
 
 /// A small database with content, closed cleanly.
@@ -276,6 +279,71 @@ fn a_pool_too_small_to_work_in() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("too small"), "{error}");
+}
+
+/// A control group with a memory limit that goes when it is dropped; `None`, loudly, without one.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(limit_bytes: u64) -> Option<Self> {
+        let version_1 = (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes");
+        let version_2 = (Path::new("/sys/fs/cgroup"), "memory.max");
+        for (root, file) in [version_1, version_2] {
+            let name = format!("bifolio-test-{}", std::process::id());
+            let group = Group(root.join(name));
+            let limited = fs::create_dir(&group.0)
+                .and_then(|()| OpenOptions::new().write(true).open(group.0.join(file)))
+                .and_then(|mut file| write!(file, "{limit_bytes}"));
+            if limited.is_ok() {
+                return Some(group);
+            }
+        }
+        println!("SKIPPED: no control group can be made here");
+        None
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_memory_limit_smaller_than_the_pool() {
+    const TEST: &str = "a_memory_limit_smaller_than_the_pool";
+    const LIMIT: u64 = 64 << 20;
+    if !child::is_child() {
+        let Some(group) = Group::new(LIMIT) else {
+            return;
+        };
+        let test = child::again(TEST);
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$GROUP/cgroup.procs" && exec "$0" "$@""#]);
+        command.arg(test.get_program()).args(test.get_args());
+        for (name, value) in test.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        child::expect_success(command.env("GROUP", &group.0));
+        return;
+    }
+    assert_eq!(bifolio::memory_limit_bytes(), Some(LIMIT));
+    let (_directory, path) = scratch();
+    let pool = |size| {
+        let pool = PoolConfig {
+            size,
+            ..PoolConfig::default()
+        };
+        Options::new().pager(PagerChoice::Pool(pool)).create(&path)
+    };
+    let error = pool(PoolSize::Bytes(LIMIT + 1)).unwrap_err();
+    assert!(matches!(error, Error::BadOption(_)), "{error}");
+    assert!(error.to_string().contains(&LIMIT.to_string()), "{error}");
+    assert!(!path.exists());
+    drop(pool(PoolSize::Bytes(LIMIT / 4)).unwrap());
+    let db = pool(PoolSize::Auto).unwrap();
+    let frames = db.counters().frames.unwrap();
+    assert!((1000..LIMIT / 4096 - 1000).contains(&frames), "{frames}");
 }
 
 #[test]

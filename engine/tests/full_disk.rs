@@ -138,7 +138,7 @@ fn in_own_mounts(test: &str) {
     }
     let probe = Command::new("unshare").args(["--mount", "true"]).status();
     if probe.is_ok_and(|status| status.success()) {
-        child::expect_success(command);
+        child::expect_success(&mut command);
     } else {
         println!("SKIPPED: mounting takes root, and `unshare`");
     }

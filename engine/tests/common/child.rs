@@ -17,7 +17,7 @@ pub fn in_child(name: &str, body: impl FnOnce()) {
     if is_child() {
         body();
     } else {
-        expect_success(again(name));
+        expect_success(&mut again(name));
     }
 }
 
@@ -35,7 +35,7 @@ pub fn again(name: &str) -> Command {
 
 /// Fails, with what the child said, unless it ran one test and that passed.
 #[track_caller]
-pub fn expect_success(mut command: Command) {
+pub fn expect_success(command: &mut Command) {
     check(&command.output().expect("the child runs"));
 }
 
