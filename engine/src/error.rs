@@ -32,7 +32,7 @@ pub enum Error {
         why: String,
     },
     /// The file was written by a later release. Open it with that one. It was not changed.
-    #[error("{} has format {found}; this release reads format {supported}", path.display())]
+    #[error("{} has format {found}, written by a later release; this one reads format {supported}", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum Error {
         asked: usize,
     },
     /// The file ends before the pages that it says it has. Restore it from a copy.
-    #[error("{} is truncated: {expected} bytes are in use, {found} are there", path.display())]
+    #[error("{} is truncated: {expected} bytes are in use, {found} are there; restore a copy", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum Error {
         found: u64,
     },
     /// Neither copy of a meta record can be read: the newest commit may be lost. Restore a copy.
-    #[error("{}: meta slot at byte {offset} is damaged: {why}", path.display())]
+    #[error("{}: the meta slot at byte {offset} is damaged: {why}; restore a copy", path.display())]
     DamagedMeta {
         /// The file.
         path: PathBuf,
@@ -72,13 +72,13 @@ pub enum Error {
         why: String,
     },
     /// Somebody else has the database open. Try again when they are done.
-    #[error("{} is in use by another process, or opened twice in this one", path.display())]
+    #[error("{} is open already, in another process or in this one; close it there", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
     /// The database was opened for reading only.
-    #[error("the database is open for reading only")]
+    #[error("the database was opened for reading only")]
     ReadOnly,
     /// No table has this name.
     #[error("there is no table {name:?}")]
