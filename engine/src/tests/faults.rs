@@ -128,3 +128,60 @@ fn a_read_that_fails_in_a_write_transaction_leaves_rollback_only() {
     }
     assert!(at > 10, "{at}");
 }
+
+#[test]
+fn a_read_that_fails_in_a_commit_rolls_back_and_it_can_be_tried_again() {
+    let mut workload = Workload::random(4, 10);
+    let last = workload.transactions.pop().unwrap();
+    let db = create(PageSize::DEFAULT);
+    for changes in &workload.transactions {
+        commit(&db, changes).unwrap();
+    }
+    let disk = modelled(&db).inner().process_exit();
+    let (mut failed, mut at) = (0, 0);
+    loop {
+        // A new process has nothing of the allocation map in memory.
+        let db = open(disk.process_exit()).unwrap();
+        let before = super::content(&db);
+        let read = modelled(&db).performed(Operations::READ);
+        modelled(&db).arm(Plan::fail_once(Operations::READ, read + at));
+        let Err(error) = commit(&db, &last) else {
+            break;
+        };
+        let is_that = matches!(error, Error::Pager(PagerError::Io { .. }));
+        assert!(is_that, "read {at}: {error}");
+        expect_one_of(&db, &[before], "rolled back");
+        commit(&db, &last).unwrap();
+        expect_one_of(&db, &workload.states[10..=10], "tried again");
+        (failed, at) = (failed + 1, at + 1);
+    }
+    println!("{failed} reads");
+    assert!(failed > 10, "{failed}");
+}
+
+#[test]
+fn whoever_waits_to_write_is_told_of_a_failed_commit() {
+    let db = create(PageSize::DEFAULT);
+    commit(&db, &[(vec![1], Some(vec![1]))]).unwrap();
+    let mut txn = db.write().unwrap();
+    txn.table("t").unwrap().insert([2], [2]).unwrap();
+    let told = std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| db.write().map(drop)))
+            .collect();
+        // Most of them wait by now; whether all do makes no difference to what is right.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let next = modelled(&db).performed(Operations::WRITES);
+        modelled(&db).arm(Plan::fail_once(Operations::WRITES, next));
+        assert!(matches!(txn.commit(), Err(Error::Poisoned { .. })));
+        let ended = waiting.into_iter().map(|thread| thread.join().unwrap());
+        ended.collect::<Vec<_>>()
+    });
+    for outcome in told {
+        assert!(
+            matches!(outcome, Err(Error::Poisoned { .. })),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(super::content(&db).len(), 1);
+}
