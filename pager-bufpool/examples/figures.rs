@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
@@ -42,7 +43,9 @@ fn main() {
         (IoBackend::Pread, Direct::Off),
         (IoBackend::IoUring, Direct::Off),
     ] {
-        misses(&open(&file, io, direct, Policy::Clock, FEW));
+        let pool = open(&file, io, direct, Policy::Clock, FEW);
+        misses(&pool);
+        scan(&pool);
     }
 }
 
@@ -182,9 +185,42 @@ fn misses(pool: &BufPool) {
     }
 }
 
+/// In page order, reading ahead in steps of half a window, as a cursor does.
+fn scan(pool: &BufPool) {
+    for window in [32, 128] {
+        let (start, busy) = (Instant::now(), process_cpu_ns());
+        for step in 0..PAGES / (window / 2) {
+            let first = step * (window / 2);
+            let ahead: Vec<_> = (first + window / 2..first + window)
+                .filter(|&index| index < PAGES)
+                .map(page)
+                .collect();
+            pool.prefetch(&ahead);
+            for index in first..first + window / 2 {
+                black_box(pool.read(page(index)).expect("a good page")[16]);
+            }
+        }
+        let us = (process_cpu_ns() - busy) / 1000.0 / PAGES as f64;
+        let rate = PAGES as f64 / start.elapsed().as_secs_f64();
+        println!("  in order, window {window}: {rate:.0} pages/s, {us:.1} us of CPU a page");
+    }
+}
+
+/// Nanoseconds that all living threads have run.
+fn process_cpu_ns() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    tasks
+        .map(|task| ran_ns(&task.expect("a thread").path().join("schedstat")))
+        .sum()
+}
+
 /// Nanoseconds that this thread has run: a busy machine stretches the wall clock, not this one.
 fn cpu_ns() -> f64 {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    ran_ns(Path::new("/proc/thread-self/schedstat"))
+}
+
+fn ran_ns(schedstat: &Path) -> f64 {
+    let schedstat = std::fs::read_to_string(schedstat).expect("a thread that lives");
     let ns = schedstat.split(' ').next().expect("three numbers");
     ns.parse().expect("a number")
 }

@@ -11,13 +11,13 @@
 //! | [`Writing`]              | all of the frame to read, and the checksum word to write       |
 //!
 //! Invariants:
-//! 1. Every frame is in exactly one place: the free list, an [`Owned`], a flight (given to the kernel
-//!    as an `Owned` was, until it [`Arrived`]), withheld, or one page's word.
+//! 1. Every frame is in exactly one place: the free list, an [`Owned`], a [`Flight`] (until it
+//!    [`Arrived`]), withheld, or one page's word.
 //! 2. At most one `Owned` or `ExclusiveHold` of a frame exists, and none beside any other proof: word
 //!    invariant 1. A `Writing` exists beside readers only: word invariant 2.
 //! 3. The mapping lives as long as `Frames`, which every proof borrows from.
 //!
-//! Not here: which page is evicted (`evict.rs`), the kernel's part in a flight (`io/uring.rs`).
+//! Not here: which page is evicted (`evict.rs`), how a flight is filled (`io/uring.rs`, `io/readers.rs`).
 
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -275,12 +275,14 @@ impl<'p> Owned<'p> {
         ManuallyDrop::new(self).frame
     }
 
-    /// Gives the frame up to the kernel, which fills `page_size` bytes from the pointer on and then
-    /// lets it arrive.
-    pub(crate) fn into_flight(self) -> (FrameId, NonNull<u8>, usize) {
+    /// Gives the frame up to a backend, which fills it and then lets it arrive.
+    pub(crate) fn into_flight(self) -> Flight {
         let this = ManuallyDrop::new(self);
-        let start = this.frames.start(this.frame);
-        (this.frame, start, this.frames.page_size.bytes())
+        Flight {
+            frame: this.frame,
+            start: this.frames.start(this.frame),
+            len: this.frames.page_size.bytes(),
+        }
     }
 
     /// Gives the memory back to the system, for good: something else needs its part of the budget.
@@ -310,6 +312,30 @@ impl Drop for Owned<'_> {
         occupant.store(NO_PAGE, Ordering::Release);
         self.frames.free.lock().push(self.frame);
         self.frames.shortage.relieve();
+    }
+}
+
+/// A frame in the hands of an I/O backend: nobody else has its memory until it arrives. Unlike an
+/// [`Owned`] it can outlive the borrow of the pool, which drops its I/O, and with it all flights,
+/// before its frames.
+#[must_use = "a frame that does not arrive is lost"]
+pub(crate) struct Flight {
+    frame: FrameId,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to no thread, and by invariant 2 this is the only way to it.
+unsafe impl Send for Flight {}
+
+impl Flight {
+    pub(crate) fn frame(&self) -> FrameId {
+        self.frame
+    }
+
+    /// The memory to be filled, valid for as long as the `Frames` that it came from.
+    pub(crate) fn memory(&mut self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.start, self.len)
     }
 }
 

@@ -5,7 +5,7 @@
 //! in terms of the two), `load.rs`, `evict.rs`, `write.rs` (pages coming in, making room, going out),
 //! `disk.rs` and `io/` (the file).
 //!
-//! `unsafe` is in `frames.rs` and `io/uring.rs` only.
+//! `unsafe` is in `frames.rs`, `io/uring.rs` and `io/readers.rs` only.
 
 #![deny(
     unsafe_code,

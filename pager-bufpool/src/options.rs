@@ -51,7 +51,8 @@ pub enum IoBackend {
     /// io_uring where it is to be had, else `pread`.
     #[default]
     Auto,
-    /// One system call for each read: `pread`, `pwritev`.
+    /// One system call for each read: `pread`, `pwritev`. What is to be read ahead is read by a few
+    /// threads, which are started when there is first something to read ahead.
     Pread,
     /// io_uring: many reads at once from one thread.
     IoUring,

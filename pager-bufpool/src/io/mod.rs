@@ -7,7 +7,9 @@
 //! Every result is reported. An interrupted call is repeated; a short transfer is continued, and one
 //! that makes no progress is an error.
 
+mod flight;
 mod pread;
+mod readers;
 mod uring;
 
 use std::fs::File;
@@ -107,8 +109,9 @@ pub(crate) fn open(backend: IoBackend, file: &Arc<File>, direct: bool) -> Result
 /// Bytes of memory that a backend may hold at once.
 pub(crate) fn overhead_bytes(backend: IoBackend) -> usize {
     match backend {
-        IoBackend::Pread => 0,
-        IoBackend::Auto | IoBackend::IoUring => uring::OVERHEAD_BYTES,
+        IoBackend::Pread => readers::OVERHEAD_BYTES,
+        IoBackend::IoUring => uring::OVERHEAD_BYTES,
+        IoBackend::Auto => uring::OVERHEAD_BYTES.max(readers::OVERHEAD_BYTES),
     }
 }
 
@@ -148,13 +151,15 @@ mod tests {
 
     const PAGE: usize = 4096;
 
-    /// Both backends over one file of numbered pages.
+    /// All backends over one file of numbered pages.
     fn backends(pages: u8) -> Vec<Box<dyn Io>> {
         let file = tempfile::tempfile().unwrap();
         let content: Vec<u8> = (0..pages).flat_map(|page| [page; PAGE]).collect();
         std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
         let file = Arc::new(file);
-        let mut backends = vec![open(IoBackend::Pread, &file, false).unwrap()];
+        // The readers do not mind that the file is not in direct mode.
+        let pread = [false, true].map(|direct| open(IoBackend::Pread, &file, direct).unwrap());
+        let mut backends = Vec::from(pread);
         match open(IoBackend::IoUring, &file, false) {
             Ok(uring) => backends.push(uring),
             Err(error) => println!("SKIPPED: {error}"),

@@ -26,17 +26,17 @@ use std::time::Duration;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::flight::{FLIGHTS, Formation, again, formations};
 use super::{Arrived, Io, Run, read_all, write_all};
 use crate::frames::Owned;
-use crate::word::FrameId;
 
 const WORKING_RINGS: usize = 8;
 const WORKING_ENTRIES: u32 = 64;
-const FLIGHTS: u32 = 256;
 
 /// What the rings hold, as the kernel allocates it: 64 bytes for a submission, 16 for each of twice
-/// as many completions, in whole pages.
-pub(super) const OVERHEAD_BYTES: usize = WORKING_RINGS * (2 << 12) + (7 << 12);
+/// as many completions, in whole pages; and our own notes on flights.
+pub(super) const OVERHEAD_BYTES: usize =
+    WORKING_RINGS * (2 << 12) + (7 << 12) + FLIGHTS * super::flight::FLIGHT_BYTES;
 
 pub(super) struct Uring {
     file: Arc<File>,
@@ -55,7 +55,11 @@ impl Uring {
         let first = working_ring()?;
         let mut probe = Probe::new();
         first.submitter().register_probe(&mut probe)?;
-        for code in [opcode::Read::CODE, opcode::Writev::CODE] {
+        for code in [
+            opcode::Read::CODE,
+            opcode::Readv::CODE,
+            opcode::Writev::CODE,
+        ] {
             if !probe.is_supported(code) {
                 return Err(io::Error::from(rustix::io::Errno::OPNOTSUPP));
             }
@@ -140,14 +144,6 @@ impl Uring {
 
 fn working_ring() -> io::Result<IoUring> {
     IoUring::builder().dontfork().build(WORKING_ENTRIES)
-}
-
-/// The same error once more; `io::Error` is not `Clone`.
-fn again(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.kind().into(),
-    }
 }
 
 fn to_result(code: i32) -> io::Result<usize> {
@@ -270,7 +266,7 @@ impl Io for Uring {
     }
 
     fn room(&self) -> usize {
-        FLIGHTS as usize - self.in_flight()
+        FLIGHTS - self.in_flight()
     }
 
     fn in_flight(&self) -> usize {
@@ -298,39 +294,33 @@ struct Flights {
 impl Flights {
     fn new() -> io::Result<Self> {
         Ok(Flights {
-            ring: IoUring::builder().dontfork().build(FLIGHTS)?,
+            ring: IoUring::builder().dontfork().build(FLIGHTS as u32)?,
             submitting: Mutex::new(()),
             reaping: Mutex::new(()),
             count: AtomicUsize::new(0),
         })
     }
 
-    fn start<'p>(&self, fd: types::Fd, reads: Vec<(u64, Owned<'p>)>) -> Vec<Owned<'p>> {
+    fn start<'p>(&self, fd: types::Fd, mut reads: Vec<(u64, Owned<'p>)>) -> Vec<Owned<'p>> {
         let _submitting = self.submitting.lock();
-        let mut back = Vec::new();
+        let room = FLIGHTS - self.count.load(Ordering::Acquire);
+        let back = reads.split_off(reads.len().min(room));
+        self.count.fetch_add(reads.len(), Ordering::AcqRel);
         // SAFETY: the only submission queue there is: it is made under the lock alone.
         let mut queue = unsafe { self.ring.submission_shared() };
-        for (offset, owned) in reads {
-            if self.count.load(Ordering::Acquire) == FLIGHTS as usize || queue.is_full() {
-                back.push(owned);
-                continue;
-            }
-            self.count.fetch_add(1, Ordering::AcqRel);
-            let (frame, start, len) = owned.into_flight();
-            let entry = opcode::Read::new(fd, start.as_ptr(), len as u32)
-                .offset(offset)
-                .build()
-                .user_data(frame.0.into());
-            // SAFETY: the frame is the flight's until it arrives (invariant 1), and the mapping
-            // outlives us: a pool drops its I/O, which waits, before its frames.
-            unsafe { queue.push(&entry) }.expect("the queue was not full");
+        for formation in formations(reads) {
+            let entry = Airborne::take_off(fd, formation);
+            // SAFETY: the frames are the flights' until they arrive (invariant 1), and the mapping
+            // outlives us: a pool drops its I/O, which waits, before its frames. The list of them
+            // stays where it is until the completion.
+            unsafe { queue.push(&entry) }.expect("the queue has a place for each flight");
         }
         drop(queue); // shows the kernel what was pushed
         // What the kernel does not take now, it takes when somebody waits for it.
         while let Err(error) = self.ring.submit()
             && error.kind() == io::ErrorKind::Interrupted
         {}
-        back
+        back.into_iter().map(|(_, frame)| frame).collect()
     }
 
     fn reap(&self, more: &dyn Fn() -> bool, arrived: &mut dyn FnMut(Arrived, io::Result<usize>)) {
@@ -371,10 +361,54 @@ impl Flights {
         // SAFETY: the only completion queue there is: it is made under the lock alone.
         let queue = unsafe { self.ring.completion_shared() };
         for completion in queue {
-            let frame = FrameId(completion.user_data() as u32);
-            arrived(Arrived(frame), to_result(completion.result()));
-            self.count.fetch_sub(1, Ordering::AcqRel);
+            // SAFETY: the number comes from `take_off`, and an operation completes once.
+            let airborne = unsafe { Airborne::landed(completion.user_data()) };
+            let landed = airborne.formation.flights.len();
+            airborne
+                .formation
+                .land(to_result(completion.result()), arrived);
+            self.count.fetch_sub(landed, Ordering::AcqRel);
         }
+    }
+}
+
+/// What the kernel works on; the operation's `user_data` is its address.
+struct Airborne {
+    formation: Formation,
+    /// Where the kernel reads to; it may look at this list for as long as it works.
+    parts: Vec<libc::iovec>,
+}
+
+impl Airborne {
+    /// The operation that fills the formation.
+    fn take_off(fd: types::Fd, mut formation: Formation) -> squeue::Entry {
+        let offset = formation.offset;
+        let parts: Vec<_> = formation
+            .flights
+            .iter_mut()
+            .map(|flight| libc::iovec {
+                iov_base: flight.memory().as_ptr().cast(),
+                iov_len: flight.memory().len(),
+            })
+            .collect();
+        let airborne = Box::new(Airborne { formation, parts });
+        let entry = match &airborne.parts[..] {
+            [one] => opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
+                .offset(offset)
+                .build(),
+            parts => opcode::Readv::new(fd, parts.as_ptr(), parts.len() as u32)
+                .offset(offset)
+                .build(),
+        };
+        entry.user_data(Box::into_raw(airborne) as u64)
+    }
+
+    /// # Safety
+    /// `user_data` is that of an operation made by `take_off`, which has completed, and this is
+    /// called once for it.
+    unsafe fn landed(user_data: u64) -> Box<Airborne> {
+        // SAFETY: our caller's promise.
+        unsafe { Box::from_raw(user_data as *mut Airborne) }
     }
 }
 

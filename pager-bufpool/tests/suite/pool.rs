@@ -20,6 +20,21 @@ fn backends() -> [IoBackend; 2] {
     [IoBackend::Pread, IoBackend::IoUring]
 }
 
+/// Every pair of the two.
+fn both<A: Copy, B: Copy>(left: &[A], right: &[B]) -> Vec<(A, B)> {
+    left.iter()
+        .flat_map(|&left| right.iter().map(move |&right| (left, right)))
+        .collect()
+}
+
+/// Refused, and the test skipped, where the file system has no `O_DIRECT`.
+fn direct(options: PoolOptions) -> PoolOptions {
+    PoolOptions {
+        direct: Direct::On,
+        ..options
+    }
+}
+
 fn options(io: IoBackend, frames: usize) -> PoolOptions {
     options_with(io, Policy::Clock, frames)
 }
@@ -192,25 +207,76 @@ fn a_page_that_failed_is_read_again_when_it_is_asked_for_again() {
 #[test]
 fn pages_read_ahead_are_not_read_again() {
     let file = file_of(200);
-    let Some(pool) = open(&file, options(IoBackend::IoUring, 512)) else {
-        return;
-    };
-    let pages: Vec<_> = (0..100).map(|index| at(index * 2, 1)).collect();
-    pool.prefetch(&pages);
-    for &page in &pages {
-        assert_reads(&pool, page, 0);
+    for (io, stride) in both(&backends(), &[1, 2]) {
+        let Some(pool) = open(&file, options(io, 512)) else {
+            continue;
+        };
+        let pages: Vec<_> = (0..100).map(|index| at(index * stride, 1)).collect();
+        pool.prefetch(&pages);
+        for &page in &pages {
+            assert_reads(&pool, page, 0);
+        }
+        let counters = pool.counters();
+        assert_eq!(counters.pages_read, Some(100));
+        assert_eq!(counters.pages_prefetched, Some(100));
     }
-    let counters = pool.counters();
-    assert_eq!(counters.pages_read, Some(100));
-    assert_eq!(counters.pages_prefetched, Some(100));
+}
+
+#[test]
+fn a_full_pool_of_clean_pages_makes_room_for_what_is_read_ahead() {
+    let file = file_of(400);
+    for io in backends() {
+        let Some(pool) = open(&file, direct(options(io, 128))) else {
+            continue;
+        };
+        (0..128).for_each(|index| assert_reads(&pool, at(index, 1), 0));
+        assert_eq!(pool.counters().frames_used, Some(128));
+        let pages: Vec<_> = (200..300).map(|index| at(index, 1)).collect();
+        pool.prefetch(&pages);
+        for &page in &pages[..32] {
+            assert_reads(&pool, page, 0);
+        }
+        // A quarter of the pool was on its way, for which clean pages went.
+        assert_eq!(pool.counters().pages_read, Some(128 + 32));
+        for &page in &pages {
+            assert_reads(&pool, page, 0);
+        }
+    }
+}
+
+#[test]
+fn neighbours_of_a_damaged_page_and_of_the_end_of_the_file_are_read_ahead_with_it() {
+    let file = file_of(40);
+    damage(&file, at(5, 1).id, |image| image[100] ^= 1);
+    file.set_len((first_page(GEOMETRY).get() + 30) * 4096)
+        .unwrap();
+    for io in backends() {
+        let Some(pool) = open(&file, direct(options(io, 128))) else {
+            continue;
+        };
+        file.set_len((first_page(GEOMETRY).get() + 20) * 4096)
+            .unwrap();
+        let pages: Vec<_> = (0..30).map(|index| at(index, 1)).collect();
+        pool.prefetch(&pages);
+        for (index, &page) in pages.iter().enumerate() {
+            if index == 5 || index >= 20 {
+                assert!(matches!(pool.read(page), Err(Error::Corrupt { .. })));
+            } else {
+                assert_reads(&pool, page, 0);
+            }
+        }
+        drop(pool);
+        file.set_len((first_page(GEOMETRY).get() + 30) * 4096)
+            .unwrap();
+    }
 }
 
 #[test]
 fn several_threads_read_ahead_and_wait_for_each_others_pages() {
     let file = file_of(400);
-    for policy in [Policy::Clock, Policy::Lru] {
-        let Some(pool) = open(&file, options_with(IoBackend::IoUring, policy, 40)) else {
-            return;
+    for (io, policy) in both(&backends(), &[Policy::Clock, Policy::Lru]) {
+        let Some(pool) = open(&file, options_with(io, policy, 40)) else {
+            continue;
         };
         thread::scope(|scope| {
             for thread in 0..4 {
@@ -234,9 +300,9 @@ fn several_threads_read_ahead_and_wait_for_each_others_pages() {
 #[test]
 fn a_pool_may_be_dropped_while_reads_are_in_flight() {
     let file = file_of(200);
-    for _ in 0..20 {
-        let Some(pool) = open(&file, options(IoBackend::IoUring, 512)) else {
-            return;
+    for (io, _) in both(&backends(), &[(); 20]) {
+        let Some(pool) = open(&file, options(io, 512)) else {
+            continue;
         };
         pool.prefetch(&(0..120).map(|index| at(index, 1)).collect::<Vec<_>>());
     }
