@@ -41,7 +41,7 @@ impl<P: Pager, S: PageSource> TreeMut<'_, P, S> {
                 return Ok(true);
             }
         }
-        self.root.entries += 1;
+        self.root.entries = self.root.entries.saturating_add(1); // it may come from a damaged file
         Ok(false)
     }
 
