@@ -9,8 +9,9 @@ use bifolio_btree::{self as btree, Finding};
 use bifolio_pager::{Error as PagerError, PageId, Pager, first_page};
 
 use crate::catalogue;
-use crate::database::{Committed, Database, with_pager};
-use crate::error::Result;
+use crate::core::{Committed, with_pager};
+use crate::database::Database;
+use crate::error::{Error, Result};
 use crate::space::{self, Found};
 
 /// What a check of the whole file found.
@@ -20,7 +21,7 @@ pub struct CheckReport {
     pub findings: Vec<CheckFinding>,
     /// Tables that were gone through.
     pub tables: u64,
-    /// Entries in them.
+    /// Entries that were found in them.
     pub entries: u64,
     /// Pages reached by the catalogue, the tables and the allocation map.
     pub reached_pages: u64,
@@ -73,8 +74,20 @@ impl Database {
     /// # Errors
     /// Only what keeps the check from running; damage is in the report.
     pub fn check(&self) -> Result<CheckReport> {
-        let at = self.inner.current();
-        with_pager!(&self.inner.pager, pager => Check::new(pager, &at).run())
+        if !self.open.read_only {
+            // Only a checkpoint has a map that goes with its trees. After a failure, or while a
+            // transaction runs, the last one is checked.
+            match self.open.checkpoint_if_idle() {
+                Ok(()) | Err(Error::Poisoned { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let at = self.open.checkpointed();
+        if at.map.is_none() {
+            let why = "a database in memory is checked between write transactions, not during one";
+            return Err(Error::BadOption(why.to_owned()));
+        }
+        with_pager!(&self.open.pager, pager => Check::new(pager, &at).run())
     }
 }
 
@@ -89,9 +102,9 @@ struct Check<'c, P> {
 impl<'c, P: Pager> Check<'c, P> {
     fn new(pager: &'c P, at: &'c Committed) -> Self {
         // A damaged end is bounded by the file: the walk over the map reports it.
-        let pages = at.map.end.min(pager.page_count());
+        let pages = at.map().end.min(pager.page_count());
         let report = CheckReport {
-            end_pages: at.map.end,
+            end_pages: at.map().end,
             ..CheckReport::default()
         };
         Check {
@@ -110,8 +123,7 @@ impl<'c, P: Pager> Check<'c, P> {
             Ok(tables) => {
                 for (name, root) in tables {
                     self.report.tables += 1;
-                    self.report.entries += root.entries;
-                    self.tree(&format!("{name:?}"), root);
+                    self.report.entries += self.tree(&format!("{name:?}"), root);
                 }
             }
             Err(error) => self.find("catalogue", PageId::new(0), error.to_string()),
@@ -122,7 +134,7 @@ impl<'c, P: Pager> Check<'c, P> {
 
     fn map(&mut self) {
         let place = "allocation map";
-        let (pager, root) = (self.pager, self.at.map);
+        let (pager, root) = (self.pager, self.at.map());
         let mut twice = Vec::new();
         let (report, reached, free) = (&mut self.report, &mut self.reached, &mut self.free);
         space::walk(pager, root, &mut |found| match found {
@@ -156,7 +168,8 @@ impl<'c, P: Pager> Check<'c, P> {
         }
     }
 
-    fn tree(&mut self, place: &str, root: btree::Root) {
+    /// Returns how many entries were found.
+    fn tree(&mut self, place: &str, root: btree::Root) -> u64 {
         let mut twice = Vec::new();
         let reached = &mut self.reached;
         let report = btree::check(self.pager, root, &mut |page, _| {
@@ -174,6 +187,7 @@ impl<'c, P: Pager> Check<'c, P> {
         for page in twice {
             self.find(place, page, "the page is reached a second time".to_owned());
         }
+        report.entries
     }
 
     /// Every page below the end is reached or free, and not both.

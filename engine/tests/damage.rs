@@ -425,31 +425,70 @@ fn forge(random: &mut StdRng, whole: &[u8], page: usize) -> Vec<u8> {
     bytes
 }
 
+/// The file with the catalogue's root of table `of` replaced by what `forge` makes of all roots.
+fn with_root(
+    surgeon: &Surgeon<'_>,
+    expected: &Tables,
+    of: &str,
+    root: impl FnOnce(Root) -> Root,
+    look: impl FnOnce(),
+) {
+    let at = place_of_root(surgeon.whole, expected, of);
+    let page = at / PAGE;
+    let mut image = surgeon.whole[page * PAGE..][..PAGE].to_vec();
+    let bytes = &mut image[at - page * PAGE..][..Root::LEN];
+    let forged = root(Root::decode(bytes).unwrap());
+    bytes.copy_from_slice(&forged.encode());
+    reseal(file_seed(surgeon.whole), &mut image, page);
+    surgeon.with(page * PAGE, &image, look);
+}
+
+/// Where the catalogue has the root of a table: at what has the count of its entries.
+fn place_of_root(whole: &[u8], expected: &Tables, table: &str) -> usize {
+    let entries = expected[table].len() as u64;
+    let mut places = (META_AREA..whole.len() - Root::LEN).filter(|&at| {
+        let root = Root::decode(&whole[at..]);
+        root.is_ok_and(|root| root.page.is_some() && root.entries == entries)
+    });
+    places.next_back().expect("the catalogue has its root")
+}
+
 #[test]
 fn two_tables_that_lead_to_one_page_are_found() {
     on_a_sample(|path, surgeon, expected, choices| {
-        // Where the roots of two tables lie in the catalogue: what has the count of its entries.
-        let root_of = |table: &str| {
-            let entries = expected[table].len() as u64;
-            let mut places = (META_AREA..surgeon.whole.len() - Root::LEN).filter(|&at| {
-                let root = Root::decode(&surgeon.whole[at..]);
-                root.is_ok_and(|root| root.page.is_some() && root.entries == entries)
+        let other = place_of_root(surgeon.whole, expected, "leaves");
+        let other = Root::decode(&surgeon.whole[other..]).unwrap();
+        with_root(
+            surgeon,
+            expected,
+            "long",
+            |_| other,
+            || {
+                for choice in choices {
+                    let report = options(choice).open(path).unwrap().check().unwrap();
+                    let mut found = report.findings.iter().map(|found| &found.finding.what);
+                    assert!(found.any(|what| what.contains("a second time")), "{report}");
+                }
+            },
+        );
+    });
+}
+
+#[test]
+fn a_count_of_entries_that_cannot_be_is_found_and_breaks_nothing() {
+    on_a_sample(|path, surgeon, expected, choices| {
+        for entries in [0, 1, u64::MAX] {
+            let forged = |root| Root { entries, ..root };
+            with_root(surgeon, expected, "leaves", forged, || {
+                let db = options(&choices[0]).open(path).unwrap();
+                assert!(!db.check().unwrap().is_clean());
+                let mut txn = db.write().unwrap();
+                let mut table = txn.table("leaves").unwrap();
+                table.insert("new", "entry").unwrap();
+                assert!(table.remove("key 0001").unwrap() && table.remove("key 0002").unwrap());
+                txn.commit().unwrap();
             });
-            places.next_back().expect("the catalogue has its root")
-        };
-        let (from, to) = (root_of("leaves"), root_of("long"));
-        let page = to / PAGE;
-        let mut image = surgeon.whole[page * PAGE..][..PAGE].to_vec();
-        let root = &surgeon.whole[from..from + Root::LEN];
-        image[to - page * PAGE..][..Root::LEN].copy_from_slice(root);
-        reseal(file_seed(surgeon.whole), &mut image, page);
-        surgeon.with(page * PAGE, &image, || {
-            for choice in choices {
-                let report = options(choice).open(path).unwrap().check().unwrap();
-                let mut found = report.findings.iter().map(|found| &found.finding.what);
-                assert!(found.any(|what| what.contains("a second time")), "{report}");
-            }
-        });
+        }
     });
 }
 
