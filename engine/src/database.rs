@@ -1,37 +1,28 @@
-//! The database: one file, one pager, the committed version, and the one writer.
+//! The database: opening, closing, and where transactions come from.
 //!
-//! A *version* is one committed state: the root of the catalogue and the root of the allocation map.
-//! Readers hold a version and need no lock, because nothing that it reaches is ever modified.
-//!
-//! Invariants:
-//! 1. `current` is the newest version whose commit is durable. Readers take it and nothing else.
-//! 2. Every version that a reader may still hold is `current` or stands in [`Writer::older`], so
-//!    the writer knows what must not be reused.
-//! 3. There is one [`Writer`]. Whoever has taken it out of its place is the write transaction.
-//! 4. After a failed commit nothing is written any more: `failed` holds the first failure.
-//!
-//! The pager is chosen at run time, so every operation begins with one `match` on [`AnyPager`];
-//! below it everything is compiled for the pager it runs on.
+//! What an open database is made of is in `core.rs`.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use bifolio_btree::Root;
-use bifolio_pager::{
-    Counters, Geometry, MemPager, MetaSlot, PageSize, Pager, Result as PagerResult, Version,
-};
+use bifolio_pager::{Counters, MemPager, MetaSlot, PageSize, Pager};
 use bifolio_pager_bufpool::{BufPool, PoolOptions};
 use bifolio_pager_mmap::{MmapOptions, MmapPager};
-use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::checkpoint::Pace;
+use crate::core::{AnyPager, Core, Keeping, with_pager};
 use crate::error::{Error, Result};
 use crate::file::{self, Opened};
 use crate::limits;
+use crate::log::LogCounters;
 use crate::meta::Meta;
-use crate::options::{Options, PagerChoice, PoolSize};
+use crate::options::{LogPlace, Options, PagerChoice, PoolSize};
 use crate::read::ReadTxn;
-use crate::space::{MapRoot, Space};
+use crate::recovery::{self, RecoveryReport};
 use crate::write::WriteTxn;
 
 /// An open database. Cheap to clone; all clones are the same database.
@@ -42,63 +33,55 @@ use crate::write::WriteTxn;
 /// says whether it worked.
 #[derive(Clone)]
 pub struct Database {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) open: Arc<Open>,
 }
 
-/// The pager that runs, one of three.
-#[expect(clippy::large_enum_variant, reason = "there is one for each database")]
-pub(crate) enum AnyPager {
-    Mmap(MmapPager),
-    Pool(BufPool),
-    Memory(MemPager),
-    /// A modelled disk that fails and loses power when a test says so.
-    #[cfg(test)]
-    Modelled(bifolio_pager::Faulty<MemPager>),
+/// An open database: its core, and the thread that checkpoints it.
+pub(crate) struct Open {
+    core: Arc<Core>,
+    checkpointer: Option<JoinHandle<()>>,
+    recovered: OnceLock<RecoveryReport>,
 }
 
-/// Runs one expression on the pager that the database has, compiled for each.
-macro_rules! with_pager {
-    ($any:expr, $pager:ident => $body:expr) => {
-        match $any {
-            $crate::database::AnyPager::Mmap($pager) => $body,
-            $crate::database::AnyPager::Pool($pager) => $body,
-            $crate::database::AnyPager::Memory($pager) => $body,
-            #[cfg(test)]
-            $crate::database::AnyPager::Modelled($pager) => $body,
+impl Deref for Open {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.open.path)
+            .field("pager", &self.effective_backend())
+            .field("version", &self.open.current().version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Open {
+    /// Stops the thread, then closes the core.
+    fn close(&mut self) -> Result<()> {
+        self.core.bell.stop();
+        if let Some(thread) = self.checkpointer.take()
+            && thread.join().is_err()
+        {
+            let panicked = Error::BadOption("the checkpoint thread panicked".to_owned());
+            return Err(self.core.poison(&panicked));
         }
-    };
-}
-pub(crate) use with_pager;
-
-/// One committed state of the database.
-pub(crate) struct Committed {
-    pub version: Version,
-    pub catalogue: Root,
-    pub map: MapRoot,
+        self.core.refuse_if_failed()?;
+        self.core.close()
+    }
 }
 
-/// What only the write transaction touches.
-pub(crate) struct Writer {
-    /// The newest durable meta, and the slot it is in.
-    pub meta: Meta,
-    pub slot: MetaSlot,
-    /// The next transaction's version: never used before, in this process or any other.
-    pub next_version: Version,
-    pub space: Space,
-    /// Versions before the current one that readers held when it was last looked at.
-    pub older: Vec<Arc<Committed>>,
-    /// Whether a meta says that the file is open: then closing has to take that back.
-    pub marked_open: bool,
-}
-
-pub(crate) struct Inner {
-    pub path: PathBuf,
-    pub pager: AnyPager,
-    pub read_only: bool,
-    current: RwLock<Arc<Committed>>,
-    writer: Mutex<Option<Box<Writer>>>,
-    writer_is_back: Condvar,
-    failed: OnceLock<Arc<str>>,
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `Database::close`. A file that stays marked as open is still
+        // whole: its log has what it lacks. After a failure nothing is written.
+        let _ = self.close();
+    }
 }
 
 impl Database {
@@ -134,7 +117,16 @@ impl Database {
     /// # Errors
     /// None today; a result so that reading can refuse later without breaking callers.
     pub fn read(&self) -> Result<ReadTxn> {
-        Ok(ReadTxn::new(Arc::clone(&self.inner), self.inner.current()))
+        Ok(ReadTxn::new(Arc::clone(&self.open), self.open.current()))
+    }
+
+    /// As [`Database::read`], but of what survives a loss of power: a commit that others see already
+    /// and that is not synced yet is not in it.
+    ///
+    /// # Errors
+    /// As [`Database::read`].
+    pub fn read_durable(&self) -> Result<ReadTxn> {
+        Ok(ReadTxn::new(Arc::clone(&self.open), self.open.durable()))
     }
 
     /// Begins the one write transaction, waiting until the one before is done.
@@ -146,27 +138,50 @@ impl Database {
     /// [`Error::ReadOnly`]; [`Error::Poisoned`] after a failed commit; and what the pager says when
     /// the first write transaction since opening marks the file as open.
     pub fn write(&self) -> Result<WriteTxn> {
-        WriteTxn::begin(Arc::clone(&self.inner))
+        WriteTxn::begin(Arc::clone(&self.open))
+    }
+
+    /// Makes everything committed durable by its pages, so that opening after a crash has nothing to
+    /// replay. Happens by itself in the background; this waits for it.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]; [`Error::Poisoned`].
+    pub fn checkpoint(&self) -> Result<()> {
+        if self.open.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.open.checkpoint(Pace::Urgent)
+    }
+
+    /// What recovery found when the database was opened; `None` if there was nothing to recover.
+    pub fn recovery_report(&self) -> Option<RecoveryReport> {
+        self.open.recovered.get().copied()
+    }
+
+    /// What the redo log counted since the database was opened; `None` while there is no log, which
+    /// is so until the first write transaction.
+    pub fn log_counters(&self) -> Option<LogCounters> {
+        self.open.log.get().map(|log| log.counters())
     }
 
     /// What the pager counted since the database was opened.
     pub fn counters(&self) -> Counters {
-        with_pager!(&self.inner.pager, pager => pager.counters())
+        with_pager!(&self.open.pager, pager => pager.counters())
     }
 
     /// What really runs, in words: the pager, its I/O, its size.
     pub fn effective_backend(&self) -> String {
-        with_pager!(&self.inner.pager, pager => pager.effective_backend())
+        with_pager!(&self.open.pager, pager => pager.effective_backend())
     }
 
     /// Bytes in a page of this file.
     pub fn page_size(&self) -> usize {
-        self.inner.geometry().page_size.bytes()
+        self.open.geometry().page_size.bytes()
     }
 
     /// The file; empty for a database in memory.
     pub fn path(&self) -> &Path {
-        &self.inner.path
+        &self.open.path
     }
 
     /// Closes the database if this is the last handle (snapshots and transactions are handles too),
@@ -176,7 +191,7 @@ impl Database {
     /// When the mark could not be written: everything committed is safe all the same, and the next
     /// opening takes a little longer.
     pub fn close(self) -> Result<()> {
-        Arc::into_inner(self.inner).map_or(Ok(()), |mut inner| inner.mark_closed())
+        Arc::into_inner(self.open).map_or(Ok(()), |mut open| open.close())
     }
 
     pub(crate) fn create_with(path: &Path, options: &Options) -> Result<Self> {
@@ -246,156 +261,76 @@ impl Database {
                 AnyPager::Pool(BufPool::open(file, meta.geometry(), options)?)
             }
         };
-        Self::assemble(path.to_owned(), pager, meta, slot, options.read_only)
+        if options.read_only && !meta.clean && meta.log.is_some() {
+            return Err(Error::NeedsRecovery {
+                path: path.to_owned(),
+            });
+        }
+        let keeping = if options.read_only {
+            Keeping::Nothing
+        } else {
+            Keeping::Log(LogPlace::beside(path, options.log_bytes)?)
+        };
+        let database = Self::assemble(
+            path.to_owned(),
+            pager,
+            keeping,
+            (meta, slot),
+            options.read_only,
+            Some(options.sync_interval),
+        )?;
+        if !options.read_only {
+            match recovery::recover(&database.open) {
+                Ok(Some(report)) => _ = database.open.recovered.set(report),
+                Ok(None) => {}
+                Err(error) => {
+                    // Closing must not declare clean what was not recovered.
+                    database.open.poison(&error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(database)
     }
 
     pub(crate) fn in_memory_with(options: &Options) -> Result<Self> {
         let page_size = options.chosen_page_size()?.unwrap_or(PageSize::DEFAULT);
         let (meta, _) = file::first_metas(page_size);
         let pager = AnyPager::Memory(MemPager::volatile(meta.geometry()));
-        Self::assemble(PathBuf::new(), pager, meta, MetaSlot::A, false)
+        let newest = (meta, MetaSlot::A);
+        Self::assemble(PathBuf::new(), pager, Keeping::Nothing, newest, false, None)
     }
 
+    /// An open database; checkpointed in the background if it has a log and an interval.
     pub(crate) fn assemble(
         path: PathBuf,
         pager: AnyPager,
-        meta: Meta,
-        slot: MetaSlot,
+        keeping: Keeping,
+        newest: (Meta, MetaSlot),
         read_only: bool,
+        sync_interval: Option<Duration>,
     ) -> Result<Self> {
-        let current = Committed {
-            version: meta.version,
-            catalogue: meta.catalogue,
-            map: meta.map,
-        };
-        let writer = Writer {
-            meta,
-            slot,
-            next_version: meta.floor,
-            space: Space::open(meta.geometry(), meta.map)?,
-            older: Vec::new(),
-            marked_open: false,
-        };
+        let logs = matches!(keeping, Keeping::Log(_));
+        let core = Arc::new(Core::new(path, pager, keeping, read_only, newest)?);
+        let path = core.path.clone();
+        let checkpointer = sync_interval
+            .filter(|_| logs)
+            .map(|interval| {
+                let core = Arc::clone(&core);
+                thread::Builder::new()
+                    .name("bifolio-checkpoint".to_owned())
+                    .spawn(move || core.run_checkpoints(interval))
+                    .map_err(|error| Error::file("start a thread for", &path, error))
+            })
+            .transpose()?;
+        let recovered = OnceLock::new();
         Ok(Database {
-            inner: Arc::new(Inner {
-                path,
-                pager,
-                read_only,
-                current: RwLock::new(Arc::new(current)),
-                writer: Mutex::new(Some(Box::new(writer))),
-                writer_is_back: Condvar::new(),
-                failed: OnceLock::new(),
+            open: Arc::new(Open {
+                core,
+                checkpointer,
+                recovered,
             }),
         })
-    }
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("path", &self.inner.path)
-            .field("pager", &self.effective_backend())
-            .field("version", &self.inner.current().version)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    pub fn geometry(&self) -> Geometry {
-        with_pager!(&self.pager, pager => pager.geometry())
-    }
-
-    pub fn current(&self) -> Arc<Committed> {
-        Arc::clone(&self.current.read())
-    }
-
-    /// Makes `committed` what readers get from now on, and keeps the one before for those that
-    /// still read it.
-    pub fn publish(&self, writer: &mut Writer, committed: Committed) {
-        let before = std::mem::replace(&mut *self.current.write(), Arc::new(committed));
-        writer.older.push(before);
-    }
-
-    /// Takes the writer, waiting until it is there.
-    pub fn take_writer(&self) -> Result<Box<Writer>> {
-        let mut place = self.writer.lock();
-        loop {
-            self.refuse_if_failed()?;
-            if let Some(writer) = place.take() {
-                return Ok(writer);
-            }
-            self.writer_is_back.wait(&mut place);
-        }
-    }
-
-    pub fn give_writer_back(&self, writer: Box<Writer>) {
-        let before = self.writer.lock().replace(writer);
-        assert!(before.is_none(), "there is one writer");
-        self.writer_is_back.notify_one();
-    }
-
-    /// From now on nothing is written (invariant 4). Returns what callers are told.
-    pub fn poison(&self, failure: &Error) -> Error {
-        let first = self.failed.get_or_init(|| match failure {
-            Error::Poisoned { first } => Arc::clone(first),
-            failure => failure.to_string().into(),
-        });
-        // With the place locked, nobody is between looking at `failed` and beginning to wait.
-        let _place = self.writer.lock();
-        self.writer_is_back.notify_all();
-        Error::Poisoned {
-            first: Arc::clone(first),
-        }
-    }
-
-    pub fn refuse_if_failed(&self) -> Result<()> {
-        match self.failed.get() {
-            Some(first) => Err(Error::Poisoned {
-                first: Arc::clone(first),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes `meta` over the older slot and makes it durable, after everything flushed before.
-    pub fn write_meta<P: Pager>(
-        pager: &P,
-        writer: &mut Writer,
-        after: bifolio_pager::Flushed,
-        meta: Meta,
-    ) -> PagerResult<()> {
-        let slot = writer.slot.other();
-        pager.write_meta(after, slot, &meta.encode_slot())?;
-        writer.meta = meta;
-        writer.slot = slot;
-        Ok(())
-    }
-
-    fn mark_closed(&mut self) -> Result<()> {
-        let Some(mut writer) = self.writer.get_mut().take() else {
-            return Ok(());
-        };
-        if !writer.marked_open || self.failed.get().is_some() {
-            return Ok(()); // nothing to take back; and after a failure nothing is written
-        }
-        let closed = Meta {
-            clean: true,
-            boot: file::boot().unwrap_or(0),
-            floor: writer.next_version,
-            ..writer.meta.successor(writer.next_version)
-        };
-        with_pager!(&self.pager, pager => {
-            let after = pager.flush(&[])?;
-            Self::write_meta(pager, &mut writer, after, closed)?;
-        });
-        Ok(())
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Whoever wants to know calls `close`. A file that stays marked as open is still whole.
-        let _ = self.mark_closed();
     }
 }
 

@@ -115,6 +115,16 @@ pub enum Error {
         /// The first failure, in words.
         first: Arc<str>,
     },
+    /// The database was not closed, and its log must be replayed, which opening for reading only
+    /// does not do. Open it for writing once.
+    #[error("{} was not closed cleanly; open it for writing once, to recover it", path.display())]
+    NeedsRecovery {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An error of the redo log: it is missing, not this database's, damaged, or storage refused.
+    #[error(transparent)]
+    Log(crate::log::Error),
     /// A panic went through an operation of this transaction, which is half done. Roll back.
     #[error("a panic interrupted this transaction; it can only be rolled back")]
     Interrupted,
@@ -136,6 +146,15 @@ impl From<bifolio_pager::Error> for Error {
             bifolio_pager::Error::Poisoned { first } => Error::Poisoned { first },
             bifolio_pager::Error::ReadOnly => Error::ReadOnly,
             error => Error::Pager(error),
+        }
+    }
+}
+
+impl From<crate::log::Error> for Error {
+    fn from(error: crate::log::Error) -> Self {
+        match error {
+            crate::log::Error::Poisoned { first } => Error::Poisoned { first },
+            error => Error::Log(error),
         }
     }
 }

@@ -43,14 +43,19 @@
 
 mod catalogue;
 mod check;
+mod checkpoint;
+mod core;
 mod database;
+mod durability;
 mod error;
 mod file;
 mod limits;
+mod log;
 mod meta;
 mod options;
 mod range;
 mod read;
+mod recovery;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -61,11 +66,14 @@ pub use bifolio_pager::{Counters, Error as PagerError, PageId, PageSize, Version
 pub use catalogue::MAX_NAME_LEN;
 pub use check::{CheckFinding, CheckReport};
 pub use database::Database;
+pub use durability::{Durability, Ticket};
 pub use error::{Error, Result};
 pub use limits::memory_limit_bytes;
+pub use log::{Error as LogError, LogCounters};
 pub use options::{
     Advice, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
 };
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
+pub use recovery::RecoveryReport;
 pub use write::{TableMut, WriteTxn};

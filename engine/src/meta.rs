@@ -17,7 +17,7 @@
 //! |     64 |    8 | boot       | which boot of the machine closed it cleanly; 0 = not closed      |
 //! |     72 |   24 | catalogue  | root of the tree of tables                                       |
 //! |     96 |   40 | map        | root of the allocation map                                       |
-//! |    136 |   64 | log        | place of the redo log's identity and position; zero: no log      |
+//! |    136 |   64 | log        | which redo log goes with it, and from where; zero: none          |
 //! |    200 |  304 | (reserved) | zero                                                             |
 //! |    504 |    8 | checksum   | XXH3-64 of bytes 0..504                                          |
 // ANCHOR_END: meta
@@ -40,6 +40,7 @@ use bifolio_btree::Root;
 use bifolio_pager::{Geometry, META_LEN, PageSize, Version};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::log::LogMark;
 use crate::space::MapRoot;
 
 /// The format that this release writes, and the newest that it reads.
@@ -76,6 +77,7 @@ const RECORD_LEN: usize = CHECKSUM.end;
 const _: () = assert!(RECORD_LEN == 512);
 const _: () = assert!(Root::LEN <= CATALOGUE.end - CATALOGUE.start);
 const _: () = assert!(MapRoot::LEN <= MAP.end - MAP.start);
+const _: () = assert!(LogMark::LEN == LOG.end - LOG.start);
 
 /// A meta record in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +91,8 @@ pub(crate) struct Meta {
     pub boot: u64,
     pub catalogue: Root,
     pub map: MapRoot,
+    /// Where replay of the redo log begins; `None` if there is no log.
+    pub log: Option<LogMark>,
 }
 
 /// Why a record cannot be used.
@@ -115,6 +119,7 @@ impl Meta {
             boot: 0,
             catalogue: Root::default(),
             map: MapRoot::new(Geometry { page_size, seed: 0 }),
+            log: None,
         };
         meta.floor = meta.version.next();
         meta
@@ -190,6 +195,9 @@ impl Meta {
         record[BOOT].copy_from_slice(&self.boot.to_le_bytes());
         record[CATALOGUE][..Root::LEN].copy_from_slice(&self.catalogue.encode());
         record[MAP][..MapRoot::LEN].copy_from_slice(&self.map.encode());
+        if let Some(mark) = self.log {
+            record[LOG].copy_from_slice(&mark.encode());
+        }
         let checksum = xxh3_64(&record[..CHECKSUM.start]);
         record[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
         record
@@ -217,7 +225,7 @@ impl Meta {
                 "the format number is not one that was ever written",
             ));
         }
-        let reserved = [FLAGS.start..FLAGS.end, RESERVED_0, LOG, RESERVED_1];
+        let reserved = [RESERVED_0, RESERVED_1];
         if u32_at(FLAGS) & !FLAG_CLEAN != 0
             || reserved[1..]
                 .iter()
@@ -249,6 +257,7 @@ impl Meta {
             catalogue: Root::decode(&record[CATALOGUE][..Root::LEN]).map_err(damaged)?,
             map: MapRoot::decode(&record[MAP][..MapRoot::LEN])
                 .map_err(|error| Unreadable::Damaged(error.to_string()))?,
+            log: LogMark::decode(record[LOG].try_into().expect("64 bytes")).map_err(damaged)?,
         };
         if meta.floor <= meta.version {
             return Err(damaged("the version is not below the floor"));

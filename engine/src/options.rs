@@ -1,13 +1,18 @@
 //! How a database is opened: which pager, how much memory, which page size.
 
+use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use bifolio_pager::PageSize;
+use bifolio_pager::{PageSize, Version};
 pub use bifolio_pager_bufpool::{Direct, IoBackend, Policy};
 pub use bifolio_pager_mmap::Advice;
 
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::file;
+use crate::log::{self, DirectIo, Disk, Log, LogMark, RealDisk, RecordReader, Recovered, Replay};
 
 /// How to open a database.
 ///
@@ -24,6 +29,8 @@ pub struct Options {
     pub(crate) page_size: Option<usize>,
     pub(crate) read_only: bool,
     pub(crate) max_bytes: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) sync_interval: Duration,
 }
 
 /// Which of the pagers brings pages into memory. The file is the same under each.
@@ -83,6 +90,8 @@ impl Default for Options {
             page_size: None,
             read_only: false,
             max_bytes: 1 << 40,
+            log_bytes: 64 << 20,
+            sync_interval: Duration::from_millis(100),
         }
     }
 }
@@ -116,6 +125,20 @@ impl Options {
     /// that is larger already is opened and does not grow. Costs address space, not memory.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
+        self
+    }
+
+    /// Bytes of redo log after which a checkpoint begins in the background (64 MiB). Commits wait
+    /// when the log is twice as long. Recovery after a crash reads no more than that.
+    pub fn log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+
+    /// How long a commit of [`Durability::Interval`](crate::Durability::Interval) may wait for its
+    /// sync (100 ms).
+    pub fn sync_interval(mut self, interval: Duration) -> Self {
+        self.sync_interval = interval;
         self
     }
 
@@ -158,5 +181,80 @@ impl Options {
                 })
             })
             .transpose()
+    }
+}
+
+/// Where the redo log of a database lies, and how it is kept.
+pub(crate) struct LogPlace {
+    pub disk: Arc<dyn Disk>,
+    /// What the names of the log's files begin with.
+    pub prefix: OsString,
+    pub options: log::Options,
+    /// Bytes after which a checkpoint is due.
+    pub limit_bytes: u64,
+}
+
+impl LogPlace {
+    /// Beside the database at `path`, or, if that is a link, beside what it leads to: whichever way
+    /// a database is opened, it has one log.
+    pub fn beside(path: &Path, limit_bytes: u64) -> Result<Self> {
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let disk = RealDisk::open(directory, DirectIo::Auto)
+            .map_err(|error| Error::file("open the directory of", path, error))?;
+        // A write past `ulimit -f` would not only fail but kill the process.
+        let largest = file::size_limit().min(16 << 20);
+        let wanted = (limit_bytes / 4)
+            .next_power_of_two()
+            .clamp(1 << 16, 16 << 20);
+        let segment_bytes = if wanted <= largest {
+            wanted
+        } else {
+            (1 << largest.max(1).ilog2()).max(1 << 12)
+        };
+        Ok(LogPlace {
+            disk: Arc::new(disk),
+            prefix: path.file_name().unwrap_or_default().to_owned(),
+            options: log::Options {
+                segment_bytes,
+                ..log::Options::default()
+            },
+            limit_bytes,
+        })
+    }
+
+    /// A new log. What an earlier one left is removed: the meta says that it is not needed.
+    pub fn create(&self, file_id: [u8; 16]) -> Result<Log> {
+        self.remove()?;
+        Ok(Log::create(
+            Arc::clone(&self.disk),
+            &self.prefix,
+            file_id,
+            self.options,
+        )?)
+    }
+
+    /// Opens the log after a crash, replaying what follows `mark`.
+    pub fn recover(
+        &self,
+        file_id: [u8; 16],
+        mark: &LogMark,
+        visit: impl FnMut(Version, &mut RecordReader<'_>) -> Result<Replay>,
+    ) -> Result<(Log, Recovered)> {
+        Log::recover(
+            Arc::clone(&self.disk),
+            &self.prefix,
+            file_id,
+            mark,
+            self.options,
+            visit,
+        )
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        Ok(Log::remove_all(&*self.disk, &self.prefix)?)
     }
 }

@@ -10,7 +10,7 @@ use bifolio_pager::MemPager;
 use bifolio_pager_bufpool::BufPool;
 use bifolio_pager_mmap::MmapPager;
 
-use crate::database::AnyPager;
+use crate::core::AnyPager;
 use crate::error::Result;
 
 /// An entry: key and value, copied.

@@ -8,7 +8,8 @@ use bifolio_btree::{Root, Tree};
 use bifolio_pager::Version;
 
 use crate::catalogue;
-use crate::database::{Committed, Inner, with_pager};
+use crate::core::{Committed, Core, with_pager};
+use crate::database::Open;
 use crate::error::{Error, Result};
 use crate::range::{Entry, Range};
 
@@ -17,13 +18,13 @@ use crate::range::{Entry, Range};
 /// Later commits do not change it. What it reaches is kept in the file until it is dropped. It may
 /// be sent to another thread and shared between threads.
 pub struct ReadTxn {
-    inner: Arc<Inner>,
+    open: Arc<Open>,
     at: Arc<Committed>,
 }
 
 impl ReadTxn {
-    pub(crate) fn new(inner: Arc<Inner>, at: Arc<Committed>) -> Self {
-        ReadTxn { inner, at }
+    pub(crate) fn new(open: Arc<Open>, at: Arc<Committed>) -> Self {
+        ReadTxn { open, at }
     }
 
     /// The commit that this snapshot shows.
@@ -38,12 +39,12 @@ impl ReadTxn {
     pub fn table(&self, name: &str) -> Result<Table<'_>> {
         let catalogue = self.at.catalogue;
         let found =
-            with_pager!(&self.inner.pager, pager => catalogue::find(pager, catalogue, name))?;
+            with_pager!(&self.open.pager, pager => catalogue::find(pager, catalogue, name))?;
         let root = found.ok_or_else(|| Error::NoSuchTable {
             name: name.to_owned(),
         })?;
         Ok(Table {
-            inner: &self.inner,
+            core: &self.open,
             root,
         })
     }
@@ -54,7 +55,7 @@ impl ReadTxn {
     /// What the pager says.
     pub fn table_names(&self) -> Result<Vec<String>> {
         let catalogue = self.at.catalogue;
-        let tables = with_pager!(&self.inner.pager, pager => catalogue::list(pager, catalogue))?;
+        let tables = with_pager!(&self.open.pager, pager => catalogue::list(pager, catalogue))?;
         Ok(tables.into_iter().map(|(name, _)| name).collect())
     }
 }
@@ -70,7 +71,7 @@ impl fmt::Debug for ReadTxn {
 /// A table as of one snapshot, or as the write transaction sees it now: an ordered map of bytes.
 #[derive(Clone, Copy)]
 pub struct Table<'t> {
-    inner: &'t Inner,
+    core: &'t Core,
     root: Root,
 }
 
@@ -83,8 +84,8 @@ impl fmt::Debug for Table<'_> {
 }
 
 impl<'t> Table<'t> {
-    pub(crate) fn new(inner: &'t Inner, root: Root) -> Self {
-        Table { inner, root }
+    pub(crate) fn new(core: &'t Core, root: Root) -> Self {
+        Table { core, root }
     }
 
     /// How many entries there are. Costs nothing.
@@ -104,7 +105,7 @@ impl<'t> Table<'t> {
     /// every frame of the pool is in use. A key over the limit is simply not there.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let key = key.as_ref();
-        Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).get(key))?)
+        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get(key))?)
     }
 
     /// Replaces what is in `value` by the value of `key`, and says whether there is one. Saves the
@@ -114,7 +115,7 @@ impl<'t> Table<'t> {
     /// As [`Table::get`].
     pub fn get_into(&self, key: impl AsRef<[u8]>, value: &mut Vec<u8>) -> Result<bool> {
         let key = key.as_ref();
-        let tree_says = with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).get_into(key, value));
+        let tree_says = with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_into(key, value));
         Ok(tree_says?)
     }
 
@@ -131,9 +132,7 @@ impl<'t> Table<'t> {
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         let key = key.as_ref();
-        Ok(
-            with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).get_with(key, look))?,
-        )
+        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_with(key, look))?)
     }
 
     /// Looks up many keys at once and shows each key's index and value, in any order, to `look`.
@@ -148,7 +147,7 @@ impl<'t> Table<'t> {
         keys: &[K],
         look: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
-        let tree_says = with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).get_many(keys, look));
+        let tree_says = with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_many(keys, look));
         Ok(tree_says?)
     }
 
@@ -158,7 +157,7 @@ impl<'t> Table<'t> {
     /// As [`Table::get`].
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).contains_key(key))?)
+        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).contains_key(key))?)
     }
 
     /// The entry with the lowest key.
@@ -166,7 +165,7 @@ impl<'t> Table<'t> {
     /// # Errors
     /// As [`Table::get`].
     pub fn first(&self) -> Result<Option<Entry>> {
-        Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).first())?)
+        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).first())?)
     }
 
     /// The entry with the highest key.
@@ -174,12 +173,12 @@ impl<'t> Table<'t> {
     /// # Errors
     /// As [`Table::get`].
     pub fn last(&self) -> Result<Option<Entry>> {
-        Ok(with_pager!(&self.inner.pager, pager => Tree::new(pager, self.root).last())?)
+        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).last())?)
     }
 
     /// The entries whose keys lie in `bounds`, in order, from either end. Reads nothing yet.
     pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'t> {
-        Range::new(&self.inner.pager, self.root, &bounds)
+        Range::new(&self.core.pager, self.root, &bounds)
     }
 
     /// All entries, in order, from either end. Reads nothing yet.

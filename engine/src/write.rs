@@ -6,29 +6,35 @@
 //!
 //! The steps of a commit, each of which relies on the one before:
 //! 1. the roots of changed tables go into the catalogue;
-//! 2. the pages no longer reached are marked free in the allocation map (and quarantined for those
-//!    who still read them);
-//! 3. the map's changed pages are written, also copy-on-write;
-//! 4. all private pages are sealed and flushed;
-//! 5. the meta that refers to them is written over the older slot;
-//! 6. the version is published to readers.
+//! 2. the pages no longer reached are marked free in the allocation map, and quarantined for those
+//!    who still read them;
+//! 3. all private pages are sealed;
+//! 4. the transaction's record enters the log, in the order of the commits;
+//! 5. the version is published to readers, and the next write transaction may begin;
+//! 6. whoever wants to know waits until the log is durable up to the record.
 //!
-//! A failure in steps 1 and 2 rolls back. A failure in step 3 leaves the allocation map in memory
-//! useless, and one from step 4 on the outcome unknown, because the meta may or may not have reached
-//! storage: the database is poisoned and the caller is told so.
+//! A failure in steps 1 and 2 rolls back. A later one leaves the outcome unknown, because the record
+//! may or may not have reached storage: the database is poisoned and the caller is told so.
+//!
+//! A bulk load, and a transaction whose record would fill the log, is not logged but made durable by a
+//! checkpoint, so that its data is written once. In the log stands a *barrier* instead.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bifolio_btree::{PageSource, Root, TreeMut, bulk_load};
 use bifolio_pager::{PageId, PageRef, Pager, Result as PagerResult, Version};
 
 use crate::catalogue;
-use crate::database::{Committed, Inner, Writer, with_pager};
+use crate::checkpoint::Pace;
+use crate::core::{Committed, Keeping, Writer, with_pager};
+use crate::database::Open;
+use crate::durability::{Durability, Ticket};
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::log::{Position, RecordWriter};
 use crate::range::Range;
 use crate::read::Table;
 use crate::space::Space;
@@ -36,11 +42,15 @@ use crate::space::Space;
 /// Private pages that were dropped again are discarded in batches of this many: a discard costs a
 /// `membarrier`, whatever the number of pages.
 const DISCARD_BATCH: usize = 64;
+/// Keys that a range deletion looks up before it removes them.
+const REMOVE_BATCH: usize = 256;
+/// Bytes of record after which a transaction hands them to the log before it commits.
+const PIECE_BYTES: usize = 512 << 10;
 
 /// The write transaction. There is one at a time; [`Database::write`](crate::Database::write) waits
 /// for it. Dropping it without [`WriteTxn::commit`] takes back everything.
 pub struct WriteTxn {
-    inner: Arc<Inner>,
+    open: Arc<Open>,
     /// Present until the transaction is over.
     writer: Option<Box<Writer>>,
     base: Arc<Committed>,
@@ -50,8 +60,22 @@ pub struct WriteTxn {
     /// Where in `tables` each is.
     by_name: HashMap<String, usize>,
     pages: Ledger,
+    recording: Recording,
+    /// Bytes of record that the log has already.
+    logged_bytes: u64,
     /// An operation failed halfway, so the private pages are not a tree. Only rollback is left.
     broken: Option<Error>,
+}
+
+/// What becomes of a transaction's record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    /// It goes into the log.
+    Logged,
+    /// The commit will be made durable by a checkpoint.
+    Unlogged,
+    /// There is no log, or it is being replayed.
+    Nothing,
 }
 
 struct OpenTable {
@@ -144,20 +168,32 @@ impl Ledger {
 }
 
 impl WriteTxn {
-    pub(crate) fn begin(inner: Arc<Inner>) -> Result<Self> {
-        if inner.read_only {
+    pub(crate) fn begin(open: Arc<Open>) -> Result<Self> {
+        if open.read_only {
             return Err(Error::ReadOnly);
         }
-        let mut writer = inner.take_writer()?;
-        let base = inner.current();
-        let prepared =
-            with_pager!(&inner.pager, pager => prepare(pager, &inner, &mut writer, &base));
-        let version = match prepared {
-            Ok(version) => version,
-            Err(error) => {
-                inner.give_writer_back(writer);
-                return Err(error);
+        if open.is_pressed() {
+            open.checkpoint(Pace::Urgent)?;
+        }
+        let mut writer = loop {
+            let writer = open.take_writer()?;
+            if writer.next_version.get() < open.floor.load(Ordering::Relaxed) {
+                break writer;
             }
+            open.give_writer_back(writer);
+            open.mark_open()?;
+        };
+        let base = open.current();
+        if let Err(error) = with_pager!(&open.pager, pager => writer.release(pager, &base)) {
+            open.give_writer_back(writer);
+            return Err(error);
+        }
+        let version = writer.next_version;
+        writer.next_version = version.next();
+        let recording = if open.log.get().is_some() {
+            Recording::Logged
+        } else {
+            Recording::Nothing
         };
         let catalogue = base.catalogue;
         let pages = Ledger {
@@ -166,15 +202,16 @@ impl WriteTxn {
             dropped: Vec::new(),
             retired: Vec::new(),
         };
-        let writer = Some(writer);
         Ok(WriteTxn {
-            inner,
-            writer,
+            open,
+            writer: Some(writer),
             base,
             catalogue,
             tables: Vec::new(),
             by_name: HashMap::new(),
             pages,
+            recording,
+            logged_bytes: 0,
             broken: None,
         })
     }
@@ -194,23 +231,23 @@ impl WriteTxn {
             Some(&index) => index,
             None => {
                 let catalogue = self.catalogue;
-                let found = with_pager!(&self.inner.pager, pager => {
+                let found = with_pager!(&self.open.pager, pager => {
                     catalogue::find(pager, catalogue, name)
                 })?;
                 self.tables.push(OpenTable {
                     name: name.to_owned(),
                     root: found.unwrap_or_default(),
-                    changed: found.is_none(),
-                    gone: false,
+                    changed: false,
+                    gone: found.is_none(),
                 });
                 let index = self.tables.len() - 1;
                 self.by_name.insert(name.to_owned(), index);
                 index
             }
         };
-        let table = &mut self.tables[index];
-        if std::mem::take(&mut table.gone) {
-            table.changed = true;
+        if std::mem::take(&mut self.tables[index].gone) {
+            self.tables[index].changed = true;
+            self.record(|records| records.create_table(name))?;
         }
         Ok(TableMut { txn: self, index })
     }
@@ -226,15 +263,16 @@ impl WriteTxn {
         let known = match self.by_name.get(name) {
             Some(&index) => !self.tables[index].gone,
             None => {
-                let pager = &self.inner.pager;
+                let pager = &self.open.pager;
                 with_pager!(pager, pager => catalogue::find(pager, catalogue, name))?.is_some()
             }
         };
         if known {
             let mut table = self.table(name)?;
-            table.clear()?;
+            table.empty()?;
             let index = table.index;
             self.tables[index].gone = true;
+            self.record(|records| records.drop_table(name))?;
         }
         Ok(known)
     }
@@ -246,7 +284,7 @@ impl WriteTxn {
     pub fn table_names(&self) -> Result<Vec<String>> {
         self.refuse_if_broken()?;
         let catalogue = self.catalogue;
-        let stored = with_pager!(&self.inner.pager, pager => catalogue::list(pager, catalogue))?;
+        let stored = with_pager!(&self.open.pager, pager => catalogue::list(pager, catalogue))?;
         let mut names: Vec<_> = stored.into_iter().map(|(name, _)| name).collect();
         names.retain(|name| !self.by_name.contains_key(name));
         names.extend(
@@ -263,19 +301,41 @@ impl WriteTxn {
     /// Returns the version of the commit.
     ///
     /// When this returns `Ok`, the commit survives a crash of the process, of the system, and a loss
-    /// of power. A transaction that changed nothing commits without writing.
+    /// of power. Threads that commit at once share the sync. A transaction that changed nothing
+    /// commits without writing.
     ///
     /// # Errors
-    /// Before anything was written, the error of that operation, and the transaction is rolled back.
+    /// Before anything was logged, the error of that operation, and the transaction is rolled back.
     /// After that [`Error::Poisoned`]: whether the commit happened is known once the database has
     /// been reopened.
-    pub fn commit(mut self) -> Result<Version> {
+    pub fn commit(self) -> Result<Version> {
+        self.commit_with(Durability::Sync)
+    }
+
+    /// As [`WriteTxn::commit`], as durable as the caller wants it.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::commit`].
+    pub fn commit_with(self, durability: Durability) -> Result<Version> {
+        let ticket = self.submit()?;
+        match durability {
+            Durability::Sync => ticket.wait(),
+            Durability::Interval | Durability::Checkpoint => Ok(ticket.version()),
+        }
+    }
+
+    /// Applies everything this transaction did, visible to snapshots taken from now on, and lets
+    /// the next write transaction begin. The ticket is for waiting until it is durable.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::commit`].
+    pub fn submit(mut self) -> Result<Ticket> {
         self.refuse_if_broken()?;
         if !self.tables.iter().any(|table| table.changed || table.gone) {
-            return Ok(self.base.version); // and drop gives the writer back
+            return Ok(Ticket::nothing(Arc::clone(&self.open), self.base.version));
         }
-        let inner = Arc::clone(&self.inner);
-        with_pager!(&inner.pager, pager => {
+        let open = Arc::clone(&self.open);
+        with_pager!(&open.pager, pager => {
             self.store_catalogue(pager)?;
             self.retire(pager)?;
         });
@@ -283,15 +343,26 @@ impl WriteTxn {
             .writer
             .take()
             .expect("present until the transaction is over");
-        let outcome = with_pager!(&inner.pager, pager => self.make_durable(pager, &mut writer));
+        let outcome = with_pager!(&open.pager, pager => self.seal_and_log(pager, &mut writer));
         let outcome = match outcome {
-            Ok(committed) => {
-                inner.publish(&mut writer, committed);
-                Ok(self.pages.version)
+            Ok(logged) => {
+                let version = self.pages.version;
+                let committed = Committed {
+                    version,
+                    catalogue: self.catalogue,
+                    map: None,
+                };
+                open.publish(&mut writer, committed, logged);
+                Ok(Ticket::new(Arc::clone(&open), version, logged))
             }
-            Err(error) => Err(inner.poison(&error)),
+            Err(error) => Err(open.poison(&error)),
         };
-        inner.give_writer_back(writer);
+        open.give_writer_back(writer);
+        if self.recording == Recording::Unlogged {
+            open.bell.ring();
+        } else {
+            open.ring_if_due();
+        }
         outcome
     }
 
@@ -324,38 +395,89 @@ impl WriteTxn {
         Ok(())
     }
 
-    /// Step 2 of a commit.
+    /// Step 2 of a commit: all of it, or on an error nothing.
     fn retire<P: Pager>(&mut self, pager: &P) -> Result<()> {
         let writer = self
             .writer
             .as_mut()
             .expect("present until the transaction is over");
         self.pages.settle(pager, &mut writer.space)?;
-        let (retired, version) = (&self.pages.retired, self.pages.version);
-        Ok(writer.space.retire_all(pager, retired, version)?)
+        writer
+            .space
+            .retire_all(pager, &self.pages.retired, self.pages.version)?;
+        Ok(())
     }
 
-    /// Steps 3 to 5 of a commit.
-    fn make_durable<P: Pager>(&mut self, pager: &P, writer: &mut Writer) -> Result<Committed> {
+    /// Steps 3 and 4 of a commit. Returns where the record ends.
+    fn seal_and_log<P: Pager>(
+        &mut self,
+        pager: &P,
+        writer: &mut Writer,
+    ) -> Result<Option<Position>> {
         let version = self.pages.version;
-        let stored = writer.space.store(pager, version)?;
-        let mut pages = self.pages.private_pages();
-        pages.extend(stored.pages);
-        pager.seal(&pages)?;
-        let flushed = pager.flush(&pages)?;
-        let catalogue = self.catalogue;
-        let meta = Meta {
-            version,
-            catalogue,
-            map: stored.root,
-            ..writer.meta.successor(version.next())
+        let private = self.pages.private_pages();
+        pager.seal(&private)?;
+        for page in &self.pages.retired {
+            writer.pending.remove(page);
+        }
+        writer.pending.extend(private);
+        let Some(log) = self.open.log.get() else {
+            return Ok(None);
         };
-        Inner::write_meta(pager, writer, flushed, meta)?;
-        Ok(Committed {
-            version,
-            catalogue,
-            map: stored.root,
-        })
+        if self.recording == Recording::Unlogged {
+            writer.records.clear();
+            writer.records.barrier(version.get());
+            self.open.barrier.store(version.get(), Ordering::Release);
+        }
+        Ok(Some(log.append(version, &mut writer.records)?))
+    }
+
+    /// Notes a change for the log.
+    fn record(&mut self, encode: impl FnOnce(&mut RecordWriter)) -> Result<()> {
+        if self.recording != Recording::Logged {
+            return Ok(());
+        }
+        let records = &mut self
+            .writer
+            .as_mut()
+            .expect("until the transaction is over")
+            .records;
+        encode(records);
+        if records.len() > PIECE_BYTES {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Hands what is recorded to the log, so that it need not be kept in memory; or gives up
+    /// logging, if the transaction has become so large that a checkpoint is cheaper.
+    fn spill(&mut self) -> Result<()> {
+        let (Some(log), Keeping::Log(place)) = (self.open.log.get(), &self.open.keeping) else {
+            return Ok(());
+        };
+        let writer = self.writer.as_mut().expect("until the transaction is over");
+        self.logged_bytes += writer.records.len() as u64;
+        if self.logged_bytes > place.limit_bytes / 2 {
+            self.stop_logging();
+            return Ok(());
+        }
+        let appended = log.append_piece(self.pages.version, &mut writer.records);
+        appended.map_err(|error| self.open.poison(&error.into()))
+    }
+
+    fn stop_logging(&mut self) {
+        if self.recording == Recording::Logged {
+            self.recording = Recording::Unlogged;
+            self.forget_records();
+        }
+    }
+
+    /// Nothing of what was recorded counts.
+    fn forget_records(&mut self) {
+        if let (Some(log), Some(writer)) = (self.open.log.get(), &mut self.writer) {
+            writer.records.clear();
+            log.abandon();
+        }
     }
 
     fn refuse_if_broken(&self) -> Result<()> {
@@ -375,60 +497,21 @@ impl WriteTxn {
 
 impl Drop for WriteTxn {
     fn drop(&mut self) {
+        self.forget_records();
         let Some(mut writer) = self.writer.take() else {
             return;
         };
-        if self.inner.refuse_if_failed().is_ok() {
-            with_pager!(&self.inner.pager, pager => {
+        if self.open.refuse_if_failed().is_ok() {
+            with_pager!(&self.open.pager, pager => {
                 self.pages.dropped.extend(self.pages.private.drain());
                 if let Err(error) = self.pages.settle(pager, &mut writer.space) {
                     // The next commit would store a map that has these pages in use.
-                    let _ = self.inner.poison(&error.into());
+                    let _ = self.open.poison(&error.into());
                 }
             });
         }
-        self.inner.give_writer_back(writer);
+        self.open.give_writer_back(writer);
     }
-}
-
-impl fmt::Debug for WriteTxn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteTxn")
-            .field("version", &self.version())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Before a transaction's first page: raises the floor if need be, and ends the quarantine of what
-/// nobody reads any more. Returns the transaction's version.
-fn prepare<P: Pager>(
-    pager: &P,
-    inner: &Inner,
-    writer: &mut Writer,
-    base: &Committed,
-) -> Result<Version> {
-    let version = writer.next_version;
-    if !writer.marked_open || version >= writer.meta.floor {
-        let marked = writer.meta.successor(version);
-        let outcome = pager
-            .flush(&[])
-            .and_then(|flushed| Inner::write_meta(pager, writer, flushed, marked));
-        if let Err(error) = outcome {
-            return Err(inner.poison(&error.into()));
-        }
-        writer.marked_open = true;
-    }
-    // `get_mut` succeeds when we hold the only reference left, and then nobody can make another.
-    writer
-        .older
-        .retain_mut(|version| Arc::get_mut(version).is_none());
-    let mut live: Vec<_> = writer.older.iter().map(|older| older.version).collect();
-    live.push(base.version);
-    if let Err(error) = writer.space.release(pager, &live) {
-        return Err(inner.poison(&error.into())); // the space goes with no version any more
-    }
-    writer.next_version = version.next();
-    Ok(version)
 }
 
 /// A table in the write transaction.
@@ -456,7 +539,7 @@ macro_rules! change {
         let before = table.root;
         txn.broken = Some(Error::Interrupted); // stays where a panic goes through
         let $root = &mut table.root;
-        let outcome: Result<_, bifolio_btree::Error> = with_pager!(&txn.inner.pager, $pager => {
+        let outcome: Result<_, bifolio_btree::Error> = with_pager!(&txn.open.pager, $pager => {
             let pages = &mut txn.pages;
             let mut source = Source { pager: $pager, space: &mut writer.space, pages };
             let $source = &mut source;
@@ -480,7 +563,9 @@ impl TableMut<'_> {
         let outcome = change!(self, |pager, source, root| {
             TreeMut::new(pager, source, root).insert(key, value)
         });
-        self.txn.note_break(outcome)
+        let replaced = self.txn.note_break(outcome)?;
+        self.record(|records, table| records.put(table, key, value))?;
+        Ok(replaced)
     }
 
     /// Removes `key`, and says whether it was there.
@@ -489,11 +574,48 @@ impl TableMut<'_> {
     /// As [`TableMut::insert`].
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        let outcome = change!(self, |pager, source, root| TreeMut::new(
-            pager, source, root
-        )
-        .remove(key));
-        self.txn.note_break(outcome)
+        let outcome = change!(self, |pager, source, root| {
+            TreeMut::new(pager, source, root).remove(key)
+        });
+        let removed = self.txn.note_break(outcome)?;
+        if removed {
+            self.record(|records, table| records.delete(table, key))?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the entries whose keys lie in `bounds`, and says how many they were. Costs what
+    /// removing them one by one costs, but for the log, where it is one record.
+    ///
+    /// # Errors
+    /// As [`TableMut::insert`].
+    pub fn remove_range<K: AsRef<[u8]>>(&mut self, bounds: impl RangeBounds<K>) -> Result<u64> {
+        let low = bounds.start_bound().map(AsRef::as_ref);
+        let high = bounds.end_bound().map(AsRef::as_ref);
+        let mut removed = 0;
+        loop {
+            let mut keys = Vec::new();
+            let mut range = self.range::<&[u8]>((low, high))?;
+            while keys.len() < REMOVE_BATCH
+                && let Some((key, _)) = range.next_entry()?
+            {
+                keys.push(key.to_vec());
+            }
+            drop(range); // it holds a page
+            for key in &keys {
+                let outcome = change!(self, |pager, source, root| {
+                    TreeMut::new(pager, source, root).remove(key)
+                });
+                removed += u64::from(self.txn.note_break(outcome)?);
+            }
+            if keys.len() < REMOVE_BATCH {
+                break;
+            }
+        }
+        if removed > 0 {
+            self.record(|records, table| records.delete_range(table, low, high))?;
+        }
+        Ok(removed)
     }
 
     /// Removes every entry. Costs a read of every page of the table.
@@ -501,9 +623,22 @@ impl TableMut<'_> {
     /// # Errors
     /// As [`TableMut::insert`].
     pub fn clear(&mut self) -> Result<()> {
+        self.empty()?;
+        self.record(|records, table| records.clear_table(table))
+    }
+
+    fn empty(&mut self) -> Result<()> {
         let outcome = change!(self, |pager, source, root| {
             TreeMut::new(pager, source, root).clear()
         });
+        self.txn.note_break(outcome)
+    }
+
+    /// Notes a change of this table for the log.
+    fn record(&mut self, encode: impl FnOnce(&mut RecordWriter, &str)) -> Result<()> {
+        let name = std::mem::take(&mut self.txn.tables[self.index].name);
+        let outcome = self.txn.record(|records| encode(records, &name));
+        self.txn.tables[self.index].name = name;
         self.txn.note_break(outcome)
     }
 
@@ -521,6 +656,7 @@ impl TableMut<'_> {
             let name = self.txn.tables[self.index].name.clone();
             return Err(Error::TableNotEmpty { name });
         }
+        self.txn.stop_logging();
         let entries = entries.into_iter();
         let outcome = change!(self, |pager, source, root| {
             bulk_load(pager, source, entries, 1.0).map(|loaded| *root = loaded)
@@ -548,10 +684,7 @@ impl TableMut<'_> {
     /// The error that broke the transaction, if one did.
     pub fn as_table(&self) -> Result<Table<'_>> {
         self.txn.refuse_if_broken()?;
-        Ok(Table::new(
-            &self.txn.inner,
-            self.txn.tables[self.index].root,
-        ))
+        Ok(Table::new(&self.txn.open, self.txn.tables[self.index].root))
     }
 
     /// The value of `key`, copied. As [`Table::get`].

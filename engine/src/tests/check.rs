@@ -5,7 +5,8 @@ use bifolio_pager::{Kind, PageId, PageRef, PageSize};
 
 use super::{Workload, commit, content, create, modelled};
 use crate::catalogue;
-use crate::database::{Database, Writer};
+use crate::core::Writer;
+use crate::database::Database;
 
 /// A database in which `harm` was done to the allocation map, and was committed.
 fn harmed(harm: impl FnOnce(&Database, &mut Writer)) -> Database {
@@ -14,9 +15,9 @@ fn harmed(harm: impl FnOnce(&Database, &mut Writer)) -> Database {
         commit(&db, changes).unwrap();
     }
     assert!(db.check().unwrap().is_clean());
-    let mut writer = db.inner.take_writer().unwrap();
+    let mut writer = db.open.take_writer().unwrap();
     harm(&db, &mut writer);
-    db.inner.give_writer_back(writer);
+    db.open.give_writer_back(writer);
     commit(&db, &[(b"harm".to_vec(), Some(b"done".to_vec()))]).unwrap();
     db
 }
@@ -50,7 +51,7 @@ fn the_check_finds_pages_that_nobody_has() {
 fn the_check_finds_pages_in_use_that_may_be_handed_out() {
     let mut given_away = PageId::new(0);
     let db = harmed(|db, writer| {
-        let catalogue = db.inner.current().catalogue;
+        let catalogue = db.open.current().catalogue;
         let table = catalogue::find(modelled(db), catalogue, "t").unwrap();
         let overflow = find_overflow(db, table.unwrap());
         given_away = overflow.id;

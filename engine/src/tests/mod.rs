@@ -4,19 +4,22 @@
 mod check;
 mod crash;
 mod faults;
+mod logged;
 mod stamps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bifolio_pager::{Faulty, MemPager, MetaSlot, PageSize};
+use bifolio_pager::{Faulty, MemPager, MetaSlot, PageSize, Pager};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::database::{AnyPager, Database};
+use crate::core::{AnyPager, Keeping};
+use crate::database::Database;
 use crate::error::Result;
 use crate::file;
 use crate::meta::Meta;
+use crate::write::WriteTxn;
 
 /// What the tables hold: the model that every image is compared with.
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -72,6 +75,12 @@ fn random_change(random: &mut StdRng) -> Change {
 /// Applies one transaction and commits it.
 fn commit(db: &Database, changes: &[Change]) -> Result<()> {
     let mut txn = db.write()?;
+    fill(&mut txn, changes)?;
+    txn.commit()?;
+    Ok(())
+}
+
+fn fill(txn: &mut WriteTxn, changes: &[Change]) -> Result<()> {
     let mut table = txn.table("t")?;
     for (key, value) in changes {
         match value {
@@ -79,19 +88,23 @@ fn commit(db: &Database, changes: &[Change]) -> Result<()> {
             None => table.remove(key)?,
         };
     }
-    txn.commit()?;
     Ok(())
 }
 
-/// A new database on a modelled disk, its first metas durable.
-fn create(geometry_of: PageSize) -> Database {
-    let (newest, other) = file::first_metas(geometry_of);
+/// A modelled disk with a new database on it, its first metas durable.
+fn first_disk(page_size: PageSize) -> MemPager {
+    let (newest, other) = file::first_metas(page_size);
     let disk = MemPager::new(newest.geometry());
     for (slot, meta) in [(MetaSlot::A, newest), (MetaSlot::B, other)] {
-        let flushed = bifolio_pager::Pager::flush(&disk, &[]).unwrap();
-        bifolio_pager::Pager::write_meta(&disk, flushed, slot, &meta.encode_slot()).unwrap();
+        let flushed = disk.flush(&[]).unwrap();
+        disk.write_meta(flushed, slot, &meta.encode_slot()).unwrap();
     }
-    open(disk).unwrap()
+    disk
+}
+
+/// A new database on a modelled disk.
+fn create(page_size: PageSize) -> Database {
+    open(first_disk(page_size)).unwrap()
 }
 
 /// Opens what is on a modelled disk.
@@ -100,11 +113,18 @@ fn open(disk: MemPager) -> Result<Database> {
     let (meta, slot) =
         file::newest_of(Path::new("modelled"), read(MetaSlot::A), read(MetaSlot::B))?;
     let pager = AnyPager::Modelled(Faulty::new(disk));
-    Database::assemble(PathBuf::new(), pager, meta, slot, false)
+    Database::assemble(
+        PathBuf::new(),
+        pager,
+        Keeping::Checkpoints,
+        (meta, slot),
+        false,
+        None,
+    )
 }
 
 fn modelled(db: &Database) -> &Faulty<MemPager> {
-    match &db.inner.pager {
+    match &db.open.pager {
         AnyPager::Modelled(pager) => pager,
         _ => unreachable!("these tests run on the modelled disk"),
     }

@@ -1,6 +1,7 @@
 //! A stamp is never used twice: else a page whose newest write was lost could pass for the new one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bifolio_pager::faulty::{Call, Operations};
 use bifolio_pager::page::SELF_REF;
@@ -61,10 +62,10 @@ fn where_the_floor_is_reached_it_is_raised_before_a_page_is_written() {
     let db = create(PageSize::DEFAULT);
     commit(&db, &[(vec![1], Some(vec![1]))]).unwrap();
     // As if a million transactions had been given up.
-    let mut writer = db.inner.take_writer().unwrap();
-    writer.next_version = writer.meta.floor;
+    let mut writer = db.open.take_writer().unwrap();
+    writer.next_version = Version::new(db.open.floor.load(Ordering::Relaxed));
     let reached = writer.next_version;
-    db.inner.give_writer_back(writer);
+    db.open.give_writer_back(writer);
     let metas = modelled(&db).performed(Operations::WRITE_META);
     let mut txn = db.write().unwrap();
     assert_eq!(txn.version(), reached);

@@ -1,0 +1,349 @@
+//! The core of an open database: its versions, its one writer, and what happens after a failure.
+//!
+//! A *version* is one committed state: the root of the catalogue, and, where a checkpoint made it,
+//! the root of the allocation map. Readers hold a version and need no lock, because nothing that it
+//! reaches is ever modified.
+//!
+//! Invariants:
+//! 1. `current` is the newest applied version, `durable` the newest one that survives a power cut,
+//!    `checkpointed` the one that the newest meta refers to. Their numbers never rise in this order.
+//! 2. A version lives as long as somebody holds its `Arc`: a reader, one of the three above, the list
+//!    of applied versions that are not durable yet, a running checkpoint. Every version that lives,
+//!    other than `current`, stands in [`Writer::older`], so the writer knows what must not be reused.
+//! 3. There is one [`Writer`]. Whoever has taken it out of its place is the write transaction, or
+//!    the moment in which a checkpoint chooses its version.
+//! 4. After a failed write nothing is written any more: `failed` holds the first failure, and new
+//!    readers get the last durable version.
+//! 5. Nothing after a barrier in the log is called durable before the barrier's version is
+//!    checkpointed (DESIGN: replay onto an older base stops there).
+//!
+//! Locking: `metas` (checkpoint.rs; held for all of a checkpoint), then the writer's place, then
+//! `versions`.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bifolio_btree::Root;
+use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
+use bifolio_pager_bufpool::BufPool;
+use bifolio_pager_mmap::MmapPager;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::checkpoint::{Bell, Metas};
+use crate::error::{Error, Result};
+use crate::log::{Log, Position, RecordWriter};
+use crate::meta::Meta;
+use crate::options::LogPlace;
+use crate::space::{MapRoot, Space};
+
+/// The pager that runs, one of three.
+#[expect(clippy::large_enum_variant, reason = "there is one for each database")]
+pub(crate) enum AnyPager {
+    Mmap(MmapPager),
+    Pool(BufPool),
+    Memory(MemPager),
+    /// A modelled disk that fails and loses power when a test says so.
+    #[cfg(test)]
+    Modelled(bifolio_pager::Faulty<MemPager>),
+}
+
+/// Runs one expression on the pager that the database has, compiled for each.
+macro_rules! with_pager {
+    ($any:expr, $pager:ident => $body:expr) => {
+        match $any {
+            $crate::core::AnyPager::Mmap($pager) => $body,
+            $crate::core::AnyPager::Pool($pager) => $body,
+            $crate::core::AnyPager::Memory($pager) => $body,
+            #[cfg(test)]
+            $crate::core::AnyPager::Modelled($pager) => $body,
+        }
+    };
+}
+pub(crate) use with_pager;
+
+/// One committed state of the database.
+pub(crate) struct Committed {
+    pub version: Version,
+    pub catalogue: Root,
+    /// The allocation map that goes with it: of versions that a checkpoint made.
+    pub map: Option<MapRoot>,
+}
+
+impl Committed {
+    /// The allocation map of a version that a checkpoint made.
+    pub fn map(&self) -> MapRoot {
+        self.map.expect("a checkpoint stores the map")
+    }
+}
+
+/// How commits become durable.
+pub(crate) enum Keeping {
+    /// Not at all: a database in memory.
+    Nothing,
+    /// By a checkpoint each. Only tests of the checkpoint itself do without a log.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests build it"))]
+    Checkpoints,
+    /// By the redo log that lies here.
+    Log(LogPlace),
+}
+
+/// What only the write transaction touches.
+pub(crate) struct Writer {
+    /// The next transaction's version: never used before, in this process or any other.
+    pub next_version: Version,
+    pub space: Space,
+    /// Versions before the current one that somebody held when it was last looked at.
+    pub older: Vec<Arc<Committed>>,
+    /// Sealed pages that the current version reaches and the last checkpoint chosen does not.
+    pub pending: HashSet<PageRef>,
+    /// Encodes the running transaction for the log; kept for its buffer.
+    pub records: RecordWriter,
+}
+
+pub(crate) struct Core {
+    pub path: PathBuf,
+    pub pager: AnyPager,
+    pub read_only: bool,
+    pub keeping: Keeping,
+    /// Made by the first write transaction, or by recovery.
+    pub log: OnceLock<Log>,
+    /// Recovery is replaying: commits are applied, not logged.
+    pub replaying: AtomicBool,
+    pub metas: Mutex<Metas>,
+    pub bell: Bell,
+    /// A copy of the newest meta's floor: no version from here on may be used.
+    pub floor: AtomicU64,
+    /// Where in the log recovery would begin.
+    pub log_start: AtomicU64,
+    /// The newest barrier in the log, a version; 0: none.
+    pub barrier: AtomicU64,
+    versions: RwLock<Versions>,
+    writer: Mutex<Option<Box<Writer>>>,
+    writer_is_back: Condvar,
+    failed: OnceLock<Arc<str>>,
+}
+
+struct Versions {
+    current: Arc<Committed>,
+    durable: Arc<Committed>,
+    checkpointed: Arc<Committed>,
+    /// Applied and not known to be durable, oldest first, each with where its log record ends.
+    applied: VecDeque<(Position, Arc<Committed>)>,
+}
+
+impl Core {
+    /// The core of a database whose newest meta is `meta`. Reads nothing.
+    pub fn new(
+        path: PathBuf,
+        pager: AnyPager,
+        keeping: Keeping,
+        read_only: bool,
+        (meta, slot): (Meta, MetaSlot),
+    ) -> Result<Self> {
+        let newest = Arc::new(Committed {
+            version: meta.version,
+            catalogue: meta.catalogue,
+            map: Some(meta.map),
+        });
+        let writer = Writer {
+            next_version: meta.floor,
+            space: Space::open(meta.geometry(), meta.map)?,
+            older: Vec::new(),
+            pending: HashSet::new(),
+            records: RecordWriter::new(),
+        };
+        Ok(Core {
+            path,
+            pager,
+            read_only,
+            keeping,
+            log: OnceLock::new(),
+            replaying: AtomicBool::new(false),
+            metas: Mutex::new(Metas { meta, slot }),
+            bell: Bell::default(),
+            floor: AtomicU64::new(meta.floor.get()),
+            log_start: AtomicU64::new(0),
+            barrier: AtomicU64::new(0),
+            versions: RwLock::new(Versions {
+                current: Arc::clone(&newest),
+                durable: Arc::clone(&newest),
+                checkpointed: newest,
+                applied: VecDeque::new(),
+            }),
+            writer: Mutex::new(Some(Box::new(writer))),
+            writer_is_back: Condvar::new(),
+            failed: OnceLock::new(),
+        })
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        with_pager!(&self.pager, pager => pager.geometry())
+    }
+
+    /// What new readers get.
+    pub fn current(&self) -> Arc<Committed> {
+        if self.failed.get().is_some() {
+            return self.durable();
+        }
+        Arc::clone(&self.versions.read().current)
+    }
+
+    /// The newest version that survives a power cut.
+    pub fn durable(&self) -> Arc<Committed> {
+        self.note_durable();
+        Arc::clone(&self.versions.read().durable)
+    }
+
+    /// The version that the newest meta refers to.
+    pub fn checkpointed(&self) -> Arc<Committed> {
+        Arc::clone(&self.versions.read().checkpointed)
+    }
+
+    /// Makes `committed` what readers get from now on, and keeps the one before for those that
+    /// still read it. `logged` is where its log record ends.
+    pub fn publish(
+        &self,
+        writer: &mut Writer,
+        committed: Committed,
+        logged: Option<Position>,
+    ) -> Arc<Committed> {
+        let committed = Arc::new(committed);
+        let mut versions = self.versions.write();
+        let before = std::mem::replace(&mut versions.current, Arc::clone(&committed));
+        if let Some(end) = logged {
+            versions.applied.push_back((end, Arc::clone(&committed)));
+        }
+        if matches!(self.keeping, Keeping::Nothing) {
+            versions.durable = Arc::clone(&committed);
+            versions.checkpointed = Arc::clone(&committed);
+        }
+        writer.older.push(before);
+        committed
+    }
+
+    /// The meta that refers to `chosen` is durable.
+    pub fn note_checkpoint(&self, chosen: Arc<Committed>) {
+        let mut versions = self.versions.write();
+        let reached = |version: &Arc<Committed>| version.version <= chosen.version;
+        while versions
+            .applied
+            .front()
+            .is_some_and(|(_, version)| reached(version))
+        {
+            versions.applied.pop_front();
+        }
+        if versions.durable.version < chosen.version {
+            versions.durable = Arc::clone(&chosen);
+        }
+        versions.checkpointed = chosen;
+        drop(versions);
+        self.note_durable();
+    }
+
+    /// Moves `durable` as far as the log is durable, and not past a barrier (invariant 5).
+    pub fn note_durable(&self) {
+        let Some(log) = self.log.get() else { return };
+        let durable = log.durable_position();
+        let nothing_new = |versions: &Versions| {
+            versions
+                .applied
+                .front()
+                .is_none_or(|(end, _)| *end > durable)
+        };
+        if nothing_new(&self.versions.read()) {
+            return;
+        }
+        let mut versions = self.versions.write();
+        while let Some((end, version)) = versions.applied.front()
+            && *end <= durable
+            && !self.is_behind_barrier(version.version, &versions.checkpointed)
+        {
+            versions.durable = Arc::clone(version);
+            versions.applied.pop_front();
+        }
+    }
+
+    fn is_behind_barrier(&self, version: Version, checkpointed: &Committed) -> bool {
+        let barrier = self.barrier.load(Ordering::Acquire);
+        version.get() >= barrier && checkpointed.version.get() < barrier
+    }
+
+    /// Returns when `version`, whose log record ends at `logged`, survives a power cut.
+    pub fn wait_durable(&self, version: Version, logged: Option<Position>) -> Result<()> {
+        match (logged, self.log.get()) {
+            (Some(end), Some(log)) => {
+                log.wait_durable(end)
+                    .map_err(|error| self.poison(&error.into()))?;
+                let checkpointed = self.checkpointed();
+                if self.is_behind_barrier(version, &checkpointed) {
+                    self.checkpoint_through(version)?;
+                }
+                self.note_durable();
+                Ok(())
+            }
+            _ => self.checkpoint_through(version),
+        }
+    }
+
+    /// Takes the writer, waiting until it is there.
+    pub fn take_writer(&self) -> Result<Box<Writer>> {
+        let mut place = self.writer.lock();
+        loop {
+            self.refuse_if_failed()?;
+            if let Some(writer) = place.take() {
+                return Ok(writer);
+            }
+            self.writer_is_back.wait(&mut place);
+        }
+    }
+
+    /// Takes the writer if it is there.
+    pub fn try_take_writer(&self) -> Result<Option<Box<Writer>>> {
+        self.refuse_if_failed()?;
+        Ok(self.writer.lock().take())
+    }
+
+    pub fn give_writer_back(&self, writer: Box<Writer>) {
+        let before = self.writer.lock().replace(writer);
+        assert!(before.is_none(), "there is one writer");
+        self.writer_is_back.notify_one();
+    }
+
+    /// From now on nothing is written (invariant 4). Returns what callers are told.
+    pub fn poison(&self, failure: &Error) -> Error {
+        let first = self.failed.get_or_init(|| match failure {
+            Error::Poisoned { first } => Arc::clone(first),
+            failure => failure.to_string().into(),
+        });
+        // With the place locked, nobody is between looking at `failed` and beginning to wait.
+        let _place = self.writer.lock();
+        self.writer_is_back.notify_all();
+        Error::Poisoned {
+            first: Arc::clone(first),
+        }
+    }
+
+    pub fn refuse_if_failed(&self) -> Result<()> {
+        match self.failed.get() {
+            Some(first) => Err(Error::Poisoned {
+                first: Arc::clone(first),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Writer {
+    /// Ends the quarantine of what nobody reads any more. `current` is the newest version.
+    pub fn release<P: Pager>(&mut self, pager: &P, current: &Committed) -> Result<()> {
+        // `get_mut` succeeds when we hold the only reference left, and then nobody can make another.
+        self.older
+            .retain_mut(|version| Arc::get_mut(version).is_none());
+        let mut live: Vec<_> = self.older.iter().map(|older| older.version).collect();
+        live.push(current.version);
+        self.space.release(pager, &live)?;
+        Ok(())
+    }
+}

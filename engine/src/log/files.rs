@@ -1,0 +1,317 @@
+//! The log's files: their names, how they come to be, are used again, and go.
+//!
+//! Invariants:
+//! 1. A file that has a segment's name has its full length, durably; so has the name by the time
+//!    the segment is begun.
+//! 2. Segment n + 1 has its name, durably, before the end of segment n is written. So where a valid
+//!    chain reaches the end of a segment and the next one is not there, it is missing.
+//! 3. A number is given once: a new or recycled segment gets the one after the highest there is,
+//!    and what has the highest is never removed.
+//! 4. The segments above the current one are spares, and their numbers have no gap: the directory
+//!    is synced after each rename, not once after several.
+//!
+//! Locking: `namespace` is held during slow I/O, by one thread that changes names; `spares` only
+//! for moments, after it. Whoever writes the log takes `namespace` only when no spare is ready.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::buffer::AlignedBuf;
+use super::disk::{Disk, DiskFile};
+use super::error::{Error, Result};
+use super::position::Layout;
+
+const INFIX: &str = "-log.";
+const TEMPORARY: &str = "tmp";
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// How the files of one log are called.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: OsString,
+}
+
+impl Names {
+    pub fn new(prefix: &OsStr) -> Self {
+        let mut with_infix = prefix.to_owned();
+        with_infix.push(INFIX);
+        Names { prefix: with_infix }
+    }
+
+    pub fn segment(&self, number: u64) -> OsString {
+        let mut name = self.prefix.clone();
+        name.push(format!("{number:016x}"));
+        name
+    }
+
+    /// What a segment is called until it has its length.
+    pub fn temporary(&self) -> OsString {
+        let mut name = self.prefix.clone();
+        name.push(TEMPORARY);
+        name
+    }
+
+    /// The number in the name of a segment.
+    pub fn number(&self, name: &OsStr) -> Option<u64> {
+        let digits = name
+            .as_encoded_bytes()
+            .strip_prefix(self.prefix.as_encoded_bytes())?;
+        let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if digits.len() != 16 || !digits.iter().all(lower) {
+            return None;
+        }
+        u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    }
+}
+
+/// The numbers of the segments that are there, and whether a temporary file was left behind.
+pub(super) fn list(disk: &dyn Disk, names: &Names) -> Result<(BTreeSet<u64>, bool)> {
+    let found = disk
+        .list()
+        .map_err(|error| Error::io("listing the log's directory", error))?;
+    let temporary = names.temporary();
+    let numbers = found.iter().filter_map(|name| names.number(name)).collect();
+    Ok((numbers, found.contains(&temporary)))
+}
+
+/// A segment's file, open.
+pub(super) struct Segment {
+    pub number: u64,
+    pub file: Box<dyn DiskFile>,
+}
+
+/// The files of one log, while it is open for writing.
+pub(super) struct Files {
+    pub disk: Arc<dyn Disk>,
+    pub names: Names,
+    layout: Layout,
+    spares_kept: usize,
+    namespace: Mutex<Namespace>,
+    spares: Mutex<VecDeque<Segment>>,
+    pub created: AtomicU64,
+    pub recycled: AtomicU64,
+    pub removed: AtomicU64,
+}
+
+/// Which names are taken.
+struct Namespace {
+    numbers: BTreeSet<u64>,
+}
+
+impl Files {
+    /// The files of a log whose segments have these numbers, of which none is a spare yet.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        names: Names,
+        layout: Layout,
+        spares_kept: usize,
+        numbers: BTreeSet<u64>,
+    ) -> Self {
+        Files {
+            disk,
+            names,
+            layout,
+            spares_kept,
+            namespace: Mutex::new(Namespace { numbers }),
+            spares: Mutex::default(),
+            created: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+        }
+    }
+
+    /// A file that is there, to be used as a spare.
+    pub fn adopt(&self, number: u64) -> Result<()> {
+        let name = self.names.segment(number);
+        let file = self
+            .disk
+            .open(&name)
+            .map_err(|error| io("opening", &name, error))?;
+        self.spares.lock().push_back(Segment { number, file });
+        Ok(())
+    }
+
+    /// Looks at the spare that will be begun next.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn with_front<T>(&self, look: impl FnOnce(&Segment) -> T) -> T {
+        look(self.spares.lock().front().expect("a spare is ready"))
+    }
+
+    /// Takes the next segment, which becomes the current one.
+    ///
+    /// # Panics
+    /// If it is not `number`, or [`Files::ensure_spare`] was not called before.
+    pub fn take(&self, number: u64) -> Segment {
+        let segment = self
+            .spares
+            .lock()
+            .pop_front()
+            .expect("a spare is ready (invariant 2)");
+        assert_eq!(
+            segment.number, number,
+            "spares follow the current segment (invariant 4)"
+        );
+        segment
+    }
+
+    /// Makes sure that a segment is ready to follow the current one. Fast if there is one;
+    /// otherwise a file is made and zero-filled.
+    pub fn ensure_spare(&self) -> Result<()> {
+        if !self.spares.lock().is_empty() {
+            return Ok(());
+        }
+        let mut namespace = self.namespace.lock();
+        if !self.spares.lock().is_empty() {
+            return Ok(()); // somebody else was about to
+        }
+        self.make(&mut namespace)
+    }
+
+    /// Makes spares until there are `wanted`.
+    pub fn prepare(&self, wanted: usize) -> Result<()> {
+        let mut namespace = self.namespace.lock();
+        while self.spares.lock().len() < wanted {
+            self.make(&mut namespace)?;
+        }
+        Ok(())
+    }
+
+    /// Uses the segments below `first_kept` again, the oldest first, or removes them when there
+    /// are spares enough.
+    pub fn recycle(&self, first_kept: u64) -> Result<()> {
+        let mut namespace = self.namespace.lock();
+        let freed: Vec<u64> = namespace.numbers.range(..first_kept).copied().collect();
+        let mut removed = false;
+        for number in freed {
+            if self.spares.lock().len() < self.spares_kept {
+                self.reuse(&mut namespace, number)?;
+            } else {
+                self.remove(&mut namespace, number)?;
+                removed = true;
+            }
+        }
+        if removed {
+            self.sync_directory()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn reuse(&self, namespace: &mut Namespace, number: u64) -> Result<()> {
+        let (old, next) = (self.names.segment(number), namespace.next());
+        let name = self.names.segment(next);
+        self.disk
+            .rename(&old, &name)
+            .map_err(|error| io("renaming", &old, error))?;
+        namespace.numbers.remove(&number);
+        self.name_is_new(namespace, next)?;
+        let file = self
+            .disk
+            .open(&name)
+            .map_err(|error| io("opening", &name, error))?;
+        self.spares.lock().push_back(Segment { number: next, file });
+        self.recycled.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn remove(&self, namespace: &mut Namespace, number: u64) -> Result<()> {
+        let name = self.names.segment(number);
+        self.disk
+            .remove(&name)
+            .map_err(|error| io("removing", &name, error))?;
+        namespace.numbers.remove(&number);
+        self.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a segment's file in the order of invariant 1: length and content, then the name.
+    fn make(&self, namespace: &mut Namespace) -> Result<()> {
+        let (temporary, number) = (self.names.temporary(), namespace.next());
+        let name = self.names.segment(number);
+        let file = self
+            .disk
+            .create(&temporary)
+            .map_err(|error| io("creating", &temporary, error))?;
+        self.fill(&*file)
+            .map_err(|error| io("allocating", &temporary, error))?;
+        self.disk
+            .rename(&temporary, &name)
+            .map_err(|error| io("renaming", &temporary, error))?;
+        self.name_is_new(namespace, number)?;
+        self.spares.lock().push_back(Segment { number, file });
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Zeros are written, and not only allocated: the sync of a later overwrite then has no
+    /// change of the file's metadata to make durable.
+    fn fill(&self, file: &dyn DiskFile) -> std::io::Result<()> {
+        let len = self.layout.segment_bytes();
+        file.allocate(len)?;
+        let zeros = AlignedBuf::zeroed(ZEROS_BYTES.min(len as usize));
+        for offset in (0..len).step_by(zeros.len()) {
+            file.write_at(&zeros, offset)?;
+        }
+        file.sync()?;
+        file.drop_cache(0..len)
+    }
+
+    fn name_is_new(&self, namespace: &mut Namespace, number: u64) -> Result<()> {
+        namespace.numbers.insert(number);
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        self.disk
+            .sync_directory()
+            .map_err(|error| Error::io("syncing the log's directory", error))
+    }
+}
+
+impl Namespace {
+    fn next(&self) -> u64 {
+        self.numbers.last().map_or(1, |highest| highest + 1)
+    }
+}
+
+/// Removes what a crash left of a segment that was being made.
+pub(super) fn remove_temporary(disk: &dyn Disk, names: &Names) -> Result<()> {
+    let name = names.temporary();
+    disk.remove(&name)
+        .map_err(|error| io("removing", &name, error))
+}
+
+#[cold]
+pub(super) fn io(verb: &str, name: &OsStr, error: std::io::Error) -> Error {
+    Error::io(format!("{verb} {}", name.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_segments_name_has_a_number() {
+        let names = Names::new(OsStr::new("a.db"));
+        assert_eq!(names.segment(0x1F), "a.db-log.000000000000001f");
+        assert_eq!(names.number(&names.segment(u64::MAX)), Some(u64::MAX));
+        let others = [
+            "a.db-log.tmp",
+            "a.db-log.1f",
+            "a.db-log.000000000000001F",
+            "a.db-log.+00000000000001f",
+            "a.db-log.000000000000001f~",
+            "b.db-log.000000000000001f",
+            "a.db",
+        ];
+        for other in others {
+            assert_eq!(names.number(OsStr::new(other)), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The redo log: every commit, in order, before it is acknowledged.
+//!
+//! Start at [`Log`] for writing and at [`History`] for recovery.
+
+mod buffer;
+mod cursor;
+mod disk;
+mod error;
+mod files;
+mod frame;
+mod history;
+#[expect(clippy::module_inception, reason = "it is the log's main type")]
+mod log;
+mod mark;
+mod options;
+mod position;
+mod queue;
+mod real_disk;
+mod record;
+mod record_reader;
+mod record_writer;
+mod recover;
+mod segment;
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use disk::Disk;
+pub use error::Error;
+#[cfg(test)]
+pub use error::Result;
+#[cfg(test)]
+pub use history::History;
+pub use history::Replay;
+pub use log::Log;
+pub use mark::LogMark;
+#[cfg(test)]
+pub use options::SyncMethod;
+pub use options::{LogCounters, Options};
+pub use position::Position;
+pub use real_disk::{DirectIo, RealDisk};
+pub use record::Record;
+pub use record_reader::RecordReader;
+pub use record_writer::RecordWriter;
+pub use recover::Recovered;
