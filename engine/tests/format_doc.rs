@@ -1,4 +1,5 @@
-//! `docs/FORMAT.md` shows the byte tables that stand in the code, and nothing else.
+//! `docs/FORMAT.md` shows the byte tables that stand in the code, and nothing else; the README shows
+//! the example that is compiled.
 //!
 //! To bring the page up to date: `BIFOLIO_BLESS=1 cargo test -p bifolio --test format_doc`.
 
@@ -66,4 +67,22 @@ fn the_format_page_shows_the_tables_of_the_code() {
             "docs/FORMAT.md is behind the code; see the head of this test"
         );
     }
+}
+
+#[test]
+fn the_readme_shows_the_example_that_is_compiled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let example = fs::read_to_string(root.join("engine/examples/embed.rs")).unwrap();
+    let begin = example.find("// ANCHOR: embed\n").unwrap();
+    let end = example.find("    // ANCHOR_END: embed").unwrap();
+    let lines = example[begin..end].lines().skip(1);
+    let shown: Vec<_> = lines
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let block = format!("```rust\n{}\n```", shown.join("\n"));
+    assert!(
+        readme.contains(&block),
+        "the README's first example is not engine/examples/embed.rs"
+    );
 }
