@@ -16,7 +16,8 @@
 //! - **The memory bound is soft.** The pages in memory are the page cache, which the kernel bounds.
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`
-//! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `sigbus.rs` the signal.
+//! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `warm.rs` which
+//! hints are worth a system call, `sigbus.rs` the signal.
 
 #![deny(
     unsafe_code,
@@ -36,6 +37,7 @@ mod poison;
 mod sigbus;
 mod state;
 mod storage;
+mod warm;
 
 pub use guard::{PageMut, PageRead};
 pub use options::{Advice, MmapOptions};

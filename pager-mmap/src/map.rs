@@ -21,14 +21,15 @@
 //! a count that readers compare.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::{io, slice};
 
 use bifolio_pager::page::CHECKSUM_LEN;
 use bifolio_pager::{Error, PageId, PageSize, Result};
 use memmap2::{Advice, MmapRaw};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::sigbus::{self, Watch};
 use crate::state::{Exclusive, Hold, Latch};
@@ -43,7 +44,14 @@ pub(crate) struct Map {
     page_size: PageSize,
     /// Pages that the reservation has room for.
     capacity: u64,
+    /// This process, for advice about many ranges at once.
+    ourselves: Option<OwnedFd>,
+    /// Such advice was refused.
+    one_by_one: AtomicBool,
 }
+
+/// Ranges that the kernel takes in one call (`UIO_MAXIOV`).
+const MOST_RANGES: usize = 1024;
 
 /// The bytes of a page that is held for reading.
 pub(crate) struct HeldPage<'p> {
@@ -100,6 +108,8 @@ impl Map {
             raw,
             page_size,
             capacity: (bytes / page_size.bytes()) as u64,
+            ourselves: pidfd_open(getpid(), PidfdFlags::empty()).ok(),
+            one_by_one: AtomicBool::new(false),
         })
     }
 
@@ -167,10 +177,71 @@ impl Map {
         self.raw.advise(advice)
     }
 
-    /// Starts reading `count` pages from `first` on. Past the end of the mapping nothing happens.
-    pub(crate) fn will_need(&self, first: PageId, count: u64) -> io::Result<()> {
-        let (offset, len) = self.span(first, count);
-        self.raw.advise_range(Advice::WillNeed, offset, len)
+    /// Starts reading these runs of pages, each given as its first page and its length. Past the end
+    /// of the mapping nothing happens. A hint: where it is refused, the reads will tell what is wrong.
+    pub(crate) fn will_need(&self, runs: &[(PageId, u64)]) {
+        if runs.len() > 1 && self.will_need_at_once(runs) {
+            return;
+        }
+        for &(first, count) in runs {
+            let (offset, len) = self.span(first, count);
+            let _ = self.raw.advise_range(Advice::WillNeed, offset, len);
+        }
+    }
+
+    /// By `process_madvise`, if the kernel lets us; otherwise nothing is done, and `false` returned.
+    fn will_need_at_once(&self, runs: &[(PageId, u64)]) -> bool {
+        let Some(ourselves) = &self.ourselves else {
+            return false;
+        };
+        if self.one_by_one.load(Ordering::Relaxed) {
+            return false;
+        }
+        for runs in runs.chunks(MOST_RANGES) {
+            let ranges: Vec<_> = runs
+                .iter()
+                .map(|&(first, count)| self.span(first, count))
+                .map(|(offset, len)| libc::iovec {
+                    iov_base: self.raw.as_mut_ptr().wrapping_add(offset).cast(),
+                    iov_len: len,
+                })
+                .collect();
+            // SAFETY: the kernel reads the list, which is alive, and for this advice reads ahead in
+            // the mapping and changes nothing.
+            let advised = unsafe {
+                libc::syscall(
+                    libc::SYS_process_madvise,
+                    ourselves.as_raw_fd(),
+                    ranges.as_ptr(),
+                    ranges.len(),
+                    libc::MADV_WILLNEED,
+                    0,
+                )
+            };
+            if advised < 0 {
+                // Older than 5.10, or forbidden: it will be so the next time.
+                self.one_by_one.store(true, Ordering::Relaxed);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether the page `id` is in memory, as far as the kernel says; it is when in doubt.
+    pub(crate) fn in_memory(&self, id: PageId) -> bool {
+        let start = self.place(id).start.as_ptr();
+        let mut state = 0;
+        // SAFETY: the page lies in the mapping, by `place`. The length is rounded up to the first of
+        // the system's pages in it, which stands for the others, and for which one byte is written.
+        let looked = unsafe { libc::mincore(start.cast(), 1, &raw mut state) };
+        looked != 0 || state & 1 != 0
+    }
+
+    /// Whether [`Map::in_memory`] can be believed: the kernel answers yes for every page of a file
+    /// that the process neither owns nor may write.
+    pub(crate) fn tells_residency(&self, file_pages: u64) -> bool {
+        // No page past the end of the file is in memory.
+        file_pages < self.capacity && !self.in_memory(PageId::new(self.capacity - 1))
     }
 
     /// Writes what is dirty in these bytes of the file and waits until it is durable.
@@ -280,5 +351,60 @@ pub(crate) fn start_write_out(file: &File, offset: usize, len: usize) -> io::Res
     match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Advice as FileAdvice, fadvise};
+    use std::os::unix::fs::FileExt;
+    use std::time::{Duration, Instant};
+
+    const PAGES: u64 = 100;
+    const PAGE: usize = PageSize::DEFAULT.bytes();
+
+    /// A file of [`PAGES`] pages, and a mapping of a few more.
+    fn mapped() -> (File, Map) {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![7; PAGES as usize * PAGE], 0)
+            .unwrap();
+        file.sync_data().unwrap();
+        let len = (PAGES as usize + 8) * PAGE;
+        let map = Map::new(&file, len, PageSize::DEFAULT, true).unwrap();
+        (file, map)
+    }
+
+    fn in_memory(map: &Map, runs: &[(PageId, u64)]) -> bool {
+        runs.iter()
+            .flat_map(|&(first, count)| (0..count).map(move |index| first.plus(index)))
+            .all(|id| map.in_memory(id))
+    }
+
+    #[test]
+    fn pages_past_the_end_of_the_file_are_not_in_memory() {
+        let (_file, map) = mapped();
+        assert!(!map.in_memory(PageId::new(PAGES)));
+        assert!(map.tells_residency(PAGES));
+        assert!(!map.tells_residency(PAGES + 8), "nowhere to find it out");
+    }
+
+    #[test]
+    fn every_run_that_is_asked_for_comes_in_by_one_call_or_by_many() {
+        let runs = [(3, 4), (20, 1), (70, 30)].map(|(first, len)| (PageId::new(first), len));
+        for one_by_one in [false, true] {
+            let (file, map) = mapped();
+            map.one_by_one.store(one_by_one, Ordering::Relaxed);
+            fadvise(&file, 0, None, FileAdvice::DontNeed).unwrap();
+            if map.in_memory(PageId::new(3)) {
+                return println!("SKIPPED: the file system drops no pages");
+            }
+            map.will_need(&runs);
+            let start = Instant::now();
+            while !in_memory(&map, &runs) && start.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            assert!(in_memory(&map, &runs));
+        }
     }
 }

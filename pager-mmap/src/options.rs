@@ -8,7 +8,7 @@ pub struct MmapOptions {
     /// Map the file `PROT_READ`, and refuse all that would change it. Default: no.
     pub read_only: bool,
     /// Bytes of address space to reserve: how large the file may become while it is open. Costs no
-    /// memory but a third of a millionth of it for tables. Default: 1 TiB.
+    /// memory but half a millionth of it for tables. Default: 1 TiB.
     ///
     /// Rounded down to whole pages. A file that is longer already is mapped whole and cannot
     /// grow; where the machine refuses (`ulimit -v`, or the file system's largest file), half is

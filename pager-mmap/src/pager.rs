@@ -19,8 +19,9 @@ use crate::options::{self, Advice, MmapOptions};
 use crate::pages::Pages;
 use crate::state::{Hold, Latch, State};
 use crate::storage::{self, Span, Storage};
+use crate::warm::Warm;
 
-/// A file of pages, reached through one shared mapping. See the [crate](crate).
+/// A file of pages, reached through one shared mapping. See the [crate].
 ///
 /// # Sharing the file
 ///
@@ -37,6 +38,8 @@ pub struct MmapPager {
     options: MmapOptions,
     /// The pages whose checksum was filled in since the last successful sync; they lie in this span.
     unsynced: Mutex<Option<Span>>,
+    /// `None` where the machine does not say what is in memory.
+    warm: Option<Warm>,
     tally: Tally,
 }
 
@@ -68,8 +71,10 @@ impl MmapPager {
         let capacity = map.reserved_bytes() / page_bytes;
         // Only a hint, and refused by kernels built without it: what they do then is correct too.
         let _ = map.advise(options.advice.for_kernel());
+        let file_pages = storage::length(&file)?.div_ceil(page_bytes);
         Ok(MmapPager {
             pages: Pages::new(first_page(geometry), capacity),
+            warm: map.tells_residency(file_pages).then(|| Warm::new(capacity)),
             map,
             storage: Storage::open(file, geometry.page_size, options.read_only)?,
             geometry,
@@ -265,13 +270,20 @@ impl Pager for MmapPager {
         self.storage.write_meta(&self.map, slot, meta)
     }
 
-    /// One `MADV_WILLNEED` for each run of neighbours.
+    /// One system call that names each run of neighbours, where the kernel has it; else one call for
+    /// each run. For pages that are probably in memory none, but one look at one of them.
     fn prefetch(&self, pages: &[PageRef]) {
-        let pages = pages.iter().map(|at| at.id).filter(|&id| self.has(id));
-        for (first, len) in runs(pages.collect()) {
-            count(&self.tally.prefetched, len);
-            // Only a hint: the read itself will tell what is wrong.
-            let _ = self.map.will_need(first, len);
+        let first = first_page(self.geometry);
+        let end = PageId::new(self.page_count());
+        let pages = pages.iter().map(|at| at.id);
+        let pages = pages.filter(|&id| first <= id && id < end);
+        let cold = match &self.warm {
+            Some(warm) => warm.cold(pages.clone(), |id| self.map.in_memory(id)),
+            None => pages.clone().collect(),
+        };
+        count(&self.tally.prefetched, pages.count() as u64);
+        if !cold.is_empty() {
+            self.map.will_need(&runs(cold));
         }
     }
 
@@ -313,7 +325,9 @@ impl Pager for MmapPager {
             pages_verified: get(&self.tally.verified),
             pages_created: get(&self.tally.created),
             syncs: Some(self.storage.syncs()),
-            memory_bytes: Some(self.pages.memory_bytes()),
+            memory_bytes: Some(
+                self.pages.memory_bytes() + self.warm.as_ref().map_or(0, Warm::memory_bytes),
+            ),
             ..Counters::default()
         }
     }

@@ -414,3 +414,17 @@ impl Drop for SmallDisk {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
+
+#[test]
+fn hints_for_pages_in_memory_and_outside_the_file_change_nothing_however_often_given() {
+    let pager = filled(100);
+    let pager = pager.reopen(options());
+    let pages: Vec<_> = (0..120).map(|index| nth(index, 1)).collect();
+    for _ in 0..600 {
+        pager.prefetch(&pages); // more often than there are ages
+    }
+    assert_eq!(pager.counters().pages_prefetched, Some(600 * 100));
+    for (index, &at) in pages[..100].iter().enumerate() {
+        assert_eq!(pager.read(at).unwrap()[HEADER_LEN], index as u8);
+    }
+}
