@@ -141,20 +141,21 @@ impl Core {
         force: bool,
     ) -> Result<()> {
         let newest = self.checkpointed();
-        let unchanged = newest.version == self.current().version && newest.map.is_some();
-        if unchanged && !force {
+        let unchanged = newest.version == self.newest().version && newest.map.is_some();
+        // Before all of the log is replayed, a meta would have to name a place in the middle of it.
+        let replaying = metas.meta.log.is_some() && self.log.get().is_none();
+        if unchanged && !force || replaying {
             self.give_writer_back(writer);
             return Ok(());
         }
-        let outcome = with_pager!(&self.pager, pager => {
-            let chosen = self.choose(pager, metas, &mut writer);
-            if let Err(error) = &chosen {
-                self.poison(error); // before anybody else gets the writer
-            }
+        with_pager!(&self.pager, pager => {
+            // Poisoned, if at all, before anybody else gets the writer...
+            let chosen = self.or_poison(|| self.choose(pager, metas, &mut writer));
             self.give_writer_back(writer);
-            chosen.and_then(|chosen| self.carry_out(pager, metas, chosen, pace))
-        });
-        outcome.map_err(|error| self.poison(&error))
+            let chosen = chosen?;
+            // ...and before the version is let go: the failed meta may be the one on storage.
+            self.or_poison(|| self.carry_out(pager, metas, &chosen, pace))
+        })
     }
 
     /// Step 1.
@@ -167,7 +168,7 @@ impl Core {
         if writer.next_version.get() >= self.floor.load(Ordering::Relaxed) {
             self.raise_floor(pager, metas, writer.next_version)?;
         }
-        let current = self.current();
+        let current = self.newest();
         writer.release(pager, &current)?;
         let version = writer.next_version;
         writer.next_version = version.next();
@@ -197,7 +198,7 @@ impl Core {
         &self,
         pager: &P,
         metas: &mut Metas,
-        chosen: Chosen,
+        chosen: &Chosen,
         pace: Pace,
     ) -> Result<()> {
         let Chosen {
@@ -206,10 +207,11 @@ impl Core {
             log_end,
             next_version,
         } = chosen;
+        let log_end = *log_end;
         if pace == Pace::Relaxed {
-            self.write_ahead(pager, &pages);
+            self.write_ahead(pager, pages);
         }
-        let flushed = pager.flush(&pages)?;
+        let flushed = pager.flush(pages)?;
         let mut log = None;
         if let (Some(open), Some(end)) = (self.log.get(), log_end) {
             open.wait_durable(end)?;
@@ -220,10 +222,10 @@ impl Core {
             catalogue: at.catalogue,
             map: at.map(),
             log,
-            ..metas.meta.successor(next_version)
+            ..metas.meta.successor(*next_version)
         };
         self.write_meta(pager, metas, flushed, meta)?;
-        self.note_checkpoint(at);
+        self.note_checkpoint(Arc::clone(at));
         if let (Some(open), Some(end)) = (self.log.get(), log_end) {
             self.log_start.store(end.get(), Ordering::Relaxed);
             open.recycle(end)?;

@@ -15,14 +15,14 @@
 //! 4. After a failed write nothing is written any more: `failed` holds the first failure, and new
 //!    readers get the last durable version.
 //! 5. Nothing after a barrier in the log is called durable before the barrier's version is
-//!    checkpointed (DESIGN: replay onto an older base stops there).
+//!    checkpointed (DESIGN: replay onto an older base stops there). That holds for each of several.
 //!
 //! Locking: `metas` (checkpoint.rs; held for all of a checkpoint), then the writer's place, then
 //! `versions`.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bifolio_btree::Root;
@@ -109,16 +109,12 @@ pub(crate) struct Core {
     pub keeping: Keeping,
     /// Made by the first write transaction, or by recovery.
     pub log: OnceLock<Log>,
-    /// Recovery is replaying: commits are applied, not logged.
-    pub replaying: AtomicBool,
     pub metas: Mutex<Metas>,
     pub bell: Bell,
     /// A copy of the newest meta's floor: no version from here on may be used.
     pub floor: AtomicU64,
     /// Where in the log recovery would begin.
     pub log_start: AtomicU64,
-    /// The newest barrier in the log, a version; 0: none.
-    pub barrier: AtomicU64,
     versions: RwLock<Versions>,
     writer: Mutex<Option<Box<Writer>>>,
     writer_is_back: Condvar,
@@ -131,6 +127,8 @@ struct Versions {
     checkpointed: Arc<Committed>,
     /// Applied and not known to be durable, oldest first, each with where its log record ends.
     applied: VecDeque<(Position, Arc<Committed>)>,
+    /// Barriers in the log that are not checkpointed yet, oldest first.
+    barriers: VecDeque<Version>,
 }
 
 impl Core {
@@ -160,17 +158,16 @@ impl Core {
             read_only,
             keeping,
             log: OnceLock::new(),
-            replaying: AtomicBool::new(false),
             metas: Mutex::new(Metas { meta, slot }),
             bell: Bell::default(),
             floor: AtomicU64::new(meta.floor.get()),
             log_start: AtomicU64::new(0),
-            barrier: AtomicU64::new(0),
             versions: RwLock::new(Versions {
                 current: Arc::clone(&newest),
                 durable: Arc::clone(&newest),
                 checkpointed: newest,
                 applied: VecDeque::new(),
+                barriers: VecDeque::new(),
             }),
             writer: Mutex::new(Some(Box::new(writer))),
             writer_is_back: Condvar::new(),
@@ -187,6 +184,12 @@ impl Core {
         if self.failed.get().is_some() {
             return self.durable();
         }
+        self.newest()
+    }
+
+    /// The newest applied version, on which the next one is built. Whoever has the writer asks for
+    /// this and not for [`Core::current`], which goes back when something fails meanwhile.
+    pub fn newest(&self) -> Arc<Committed> {
         Arc::clone(&self.versions.read().current)
     }
 
@@ -234,6 +237,13 @@ impl Core {
         {
             versions.applied.pop_front();
         }
+        while versions
+            .barriers
+            .front()
+            .is_some_and(|barrier| *barrier <= chosen.version)
+        {
+            versions.barriers.pop_front();
+        }
         if versions.durable.version < chosen.version {
             versions.durable = Arc::clone(&chosen);
         }
@@ -258,16 +268,16 @@ impl Core {
         let mut versions = self.versions.write();
         while let Some((end, version)) = versions.applied.front()
             && *end <= durable
-            && !self.is_behind_barrier(version.version, &versions.checkpointed)
+            && !versions.is_behind_barrier(version.version)
         {
             versions.durable = Arc::clone(version);
             versions.applied.pop_front();
         }
     }
 
-    fn is_behind_barrier(&self, version: Version, checkpointed: &Committed) -> bool {
-        let barrier = self.barrier.load(Ordering::Acquire);
-        version.get() >= barrier && checkpointed.version.get() < barrier
+    /// A barrier for `version` is about to enter the log.
+    pub fn note_barrier(&self, version: Version) {
+        self.versions.write().barriers.push_back(version);
     }
 
     /// Returns when `version`, whose log record ends at `logged`, survives a power cut.
@@ -276,8 +286,8 @@ impl Core {
             (Some(end), Some(log)) => {
                 log.wait_durable(end)
                     .map_err(|error| self.poison(&error.into()))?;
-                let checkpointed = self.checkpointed();
-                if self.is_behind_barrier(version, &checkpointed) {
+                let behind = self.versions.read().is_behind_barrier(version);
+                if behind {
                     self.checkpoint_through(version)?;
                 }
                 self.note_durable();
@@ -325,6 +335,20 @@ impl Core {
         }
     }
 
+    /// Does `work`, which leaves things half done if it fails or panics: both poison.
+    pub fn or_poison<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Unfinished<'c>(&'c Core);
+        impl Drop for Unfinished<'_> {
+            fn drop(&mut self) {
+                let _ = self.0.poison(&Error::Interrupted);
+            }
+        }
+        let unfinished = Unfinished(self);
+        let outcome = work();
+        std::mem::forget(unfinished);
+        outcome.map_err(|error| self.poison(&error))
+    }
+
     pub fn refuse_if_failed(&self) -> Result<()> {
         match self.failed.get() {
             Some(first) => Err(Error::Poisoned {
@@ -332,6 +356,14 @@ impl Core {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl Versions {
+    fn is_behind_barrier(&self, version: Version) -> bool {
+        self.barriers
+            .front()
+            .is_some_and(|barrier| *barrier <= version)
     }
 }
 

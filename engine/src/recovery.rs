@@ -1,11 +1,11 @@
 //! Recovery: applying what the log holds beyond the newest checkpoint.
 //!
 //! Replay goes through the same write transactions as everything else, but logs nothing; a
-//! checkpoint at the end makes it durable, and only its meta gives up the old log. So a crash during
-//! recovery is only another crash: the next recovery begins at the same mark.
+//! checkpoint at the end makes it durable, and only its meta gives up the old log; none is made before
+//! that, however long it takes. So a crash during recovery is only another crash: the next recovery
+//! begins at the same mark.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::core::Keeping;
 use crate::database::Open;
@@ -33,9 +33,7 @@ pub(crate) fn recover(open: &Arc<Open>) -> Result<Option<RecoveryReport>> {
     let (Some(mark), Keeping::Log(place)) = (mark, &open.keeping) else {
         return Ok(None);
     };
-    open.replaying.store(true, Ordering::Relaxed);
     let (log, recovered) = place.recover(file_id, &mark, |_, records| apply(open, records))?;
-    open.replaying.store(false, Ordering::Relaxed);
     assert!(
         open.log.set(log).is_ok(),
         "a log is recovered before anybody writes"

@@ -183,7 +183,7 @@ impl WriteTxn {
             open.give_writer_back(writer);
             open.mark_open()?;
         };
-        let base = open.current();
+        let base = open.newest();
         if let Err(error) = with_pager!(&open.pager, pager => writer.release(pager, &base)) {
             open.give_writer_back(writer);
             return Err(error);
@@ -335,6 +335,7 @@ impl WriteTxn {
             return Ok(Ticket::nothing(Arc::clone(&self.open), self.base.version));
         }
         let open = Arc::clone(&self.open);
+        open.refuse_if_failed()?;
         with_pager!(&open.pager, pager => {
             self.store_catalogue(pager)?;
             self.retire(pager)?;
@@ -343,20 +344,19 @@ impl WriteTxn {
             .writer
             .take()
             .expect("present until the transaction is over");
-        let outcome = with_pager!(&open.pager, pager => self.seal_and_log(pager, &mut writer));
-        let outcome = match outcome {
-            Ok(logged) => {
-                let version = self.pages.version;
-                let committed = Committed {
-                    version,
-                    catalogue: self.catalogue,
-                    map: None,
-                };
-                open.publish(&mut writer, committed, logged);
-                Ok(Ticket::new(Arc::clone(&open), version, logged))
-            }
-            Err(error) => Err(open.poison(&error)),
-        };
+        let outcome = with_pager!(&open.pager, pager => {
+            open.or_poison(|| self.seal_and_log(pager, &mut writer))
+        });
+        let outcome = outcome.map(|logged| {
+            let version = self.pages.version;
+            let committed = Committed {
+                version,
+                catalogue: self.catalogue,
+                map: None,
+            };
+            open.publish(&mut writer, committed, logged);
+            Ticket::new(Arc::clone(&open), version, logged)
+        });
         open.give_writer_back(writer);
         if self.recording == Recording::Unlogged {
             open.bell.ring();
@@ -427,7 +427,7 @@ impl WriteTxn {
         if self.recording == Recording::Unlogged {
             writer.records.clear();
             writer.records.barrier(version.get());
-            self.open.barrier.store(version.get(), Ordering::Release);
+            self.open.note_barrier(version);
         }
         Ok(Some(log.append(version, &mut writer.records)?))
     }

@@ -22,13 +22,13 @@ use crate::options::LogPlace;
 use crate::recovery;
 
 /// Both disks of a machine.
-struct Machine {
-    pages: MemPager,
-    log: SimDisk,
+pub(super) struct Machine {
+    pub pages: MemPager,
+    pub log: SimDisk,
 }
 
 impl Machine {
-    fn new(page_size: PageSize) -> Self {
+    pub fn new(page_size: PageSize) -> Self {
         Machine {
             pages: first_disk(page_size),
             log: SimDisk::new(1),
@@ -37,7 +37,16 @@ impl Machine {
 
     /// Opens the database as the product does, but that checkpoints come only when asked for: the
     /// two images of a moment must be of the same moment.
-    fn open(self) -> Result<(Database, SimDisk)> {
+    pub fn open(self) -> Result<(Database, SimDisk)> {
+        let (db, log) = self.assemble(1 << 40)?;
+        match recovery::recover(&db.open) {
+            Ok(_) => Ok((db, log)),
+            Err(error) => Err(db.open.poison(&error)),
+        }
+    }
+
+    /// The database before its recovery, with checkpoints due after so many bytes of log.
+    pub fn assemble(self, limit_bytes: u64) -> Result<(Database, SimDisk)> {
         let read = |slot| Meta::decode_slot(&self.pages.read_meta(slot).unwrap_or_default());
         let newest = file::newest_of(Path::new("modelled"), read(MetaSlot::A), read(MetaSlot::B))?;
         let place = LogPlace {
@@ -49,35 +58,32 @@ impl Machine {
                 buffer_bytes: 1 << 17,
                 sync: SyncMethod::Fdatasync,
             },
-            limit_bytes: 1 << 40,
+            limit_bytes,
         };
         let pager = AnyPager::Modelled(Faulty::new(self.pages));
         let keeping = Keeping::Log(place);
         let db = Database::assemble(PathBuf::new(), pager, keeping, newest, false, None)?;
-        match recovery::recover(&db.open) {
-            Ok(_) => Ok((db, self.log)),
-            Err(error) => Err(db.open.poison(&error)),
-        }
+        Ok((db, self.log))
     }
 }
 
 /// A machine without power, and the commits that must and that may be on it.
-struct Image {
-    machine: Machine,
+pub(super) struct Image {
+    pub machine: Machine,
     synced: usize,
     begun: usize,
-    moment: String,
+    pub moment: String,
 }
 
 /// Takes images of both disks of `db` before every operation of either, until it is dropped.
-struct Camera {
-    images: Arc<Mutex<Vec<Image>>>,
+pub(super) struct Camera {
+    pub images: Arc<Mutex<Vec<Image>>>,
     synced: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
 }
 
 impl Camera {
-    fn on(db: &Database, log: &SimDisk, seeds: u64) -> Self {
+    pub fn on(db: &Database, log: &SimDisk, seeds: u64) -> Self {
         let camera = Camera {
             images: Arc::default(),
             synced: Arc::default(),

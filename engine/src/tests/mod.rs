@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod faults;
 mod logged;
+mod races;
 mod stamps;
 
 use std::collections::BTreeMap;
