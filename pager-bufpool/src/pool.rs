@@ -117,27 +117,20 @@ impl BufPool {
         }
     }
 
-    /// The page, if it is sealed and in memory: no lock, no shared write.
-    #[inline]
-    fn read_hot(&self, at: PageRef) -> std::result::Result<Result<Ref<'_>>, Hazard<'_>> {
+    /// The right to a page that is sealed and in memory: no lock, no shared write.
+    #[inline(always)]
+    fn hold_hot(&self, at: PageRef) -> std::result::Result<ReadHold<'_>, Hazard<'_>> {
         let hazard = self.hazards.protect(at.id);
         let Some(state) = self.table.get(at.id) else {
             return Err(hazard);
         };
         let hold = state.sealed(hazard)?;
         self.hit(hold.frame());
-        Ok(self.guard(ReadHold::Sealed(hold), at))
-    }
-
-    #[inline]
-    fn guard<'p>(&'p self, hold: ReadHold<'p>, at: PageRef) -> Result<Ref<'p>> {
-        let page = self.frames.hold(hold);
-        self.geometry.expect(&page, at)?;
-        Ok(Ref(page))
+        Ok(ReadHold::Sealed(hold))
     }
 
     #[cold]
-    fn read_cold<'p>(&'p self, at: PageRef, mut hazard: Hazard<'p>) -> Result<Ref<'p>> {
+    fn hold_cold<'p>(&'p self, at: PageRef, mut hazard: Hazard<'p>) -> Result<ReadHold<'p>> {
         let state = self.existing_state(at.id)?;
         let mut missed = false;
         loop {
@@ -147,7 +140,7 @@ impl BufPool {
                     if !missed {
                         self.hit(hold.frame());
                     }
-                    return self.guard(ReadHold::Sealed(hold), at);
+                    return Ok(ReadHold::Sealed(hold));
                 }
                 Err(hazard) => hazard,
             };
@@ -174,7 +167,7 @@ impl BufPool {
                         if !missed {
                             self.hit(hold.frame());
                         }
-                        return self.guard(ReadHold::Private(hold), at);
+                        return Ok(ReadHold::Private(hold));
                     }
                     Err(word) if word.is_exclusive() || word.is_sealing() => {
                         return Err(Error::Guarded { page: at.id });
@@ -322,15 +315,21 @@ impl Pager for BufPool {
         Ok(())
     }
 
-    #[inline]
+    // Always, and with nothing but the right coming from either path, so that the guard is put
+    // together in registers. While one page comes from memory the processor works on the next few
+    // reads, as many as its window holds instructions of: each one that is spared counts.
+    #[inline(always)]
     fn read(&self, at: PageRef) -> Result<Ref<'_>> {
         if at.id < self.first_page {
             return Err(self.existing_state(at.id).err().expect("it is no page"));
         }
-        match self.read_hot(at) {
-            Ok(result) => result,
-            Err(hazard) => self.read_cold(at, hazard),
-        }
+        let hold = match self.hold_hot(at) {
+            Ok(hold) => hold,
+            Err(hazard) => self.hold_cold(at, hazard)?,
+        };
+        let page = self.frames.hold(hold);
+        self.geometry.expect(&page, at)?;
+        Ok(Ref(page))
     }
 
     fn create(&self, at: PageRef) -> Result<Mut<'_>> {

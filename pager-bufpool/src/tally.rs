@@ -13,13 +13,14 @@ const SHARED: usize = CELLS;
 
 /// A count that many threads raise at once.
 pub(crate) struct Tally {
-    cells: Box<[CachePadded<AtomicU64>]>,
+    /// An array, so that no index needs a check.
+    cells: Box<[CachePadded<AtomicU64>; CELLS + 1]>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
         Tally {
-            cells: (0..=CELLS).map(|_| CachePadded::default()).collect(),
+            cells: Box::new(std::array::from_fn(|_| CachePadded::default())),
         }
     }
 }
