@@ -47,8 +47,8 @@ pub(crate) struct Metas {
 /// How much of a hurry a checkpoint is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// Nobody waits: leave half of the device to others.
-    Relaxed,
+    /// Nobody waits: leave half of the device to others, and sync the log this often meanwhile.
+    Relaxed { sync_interval: Duration },
     /// Somebody waits.
     Urgent,
 }
@@ -208,8 +208,8 @@ impl Core {
             next_version,
         } = chosen;
         let log_end = *log_end;
-        if pace == Pace::Relaxed {
-            self.write_ahead(pager, pages);
+        if let Pace::Relaxed { sync_interval } = pace {
+            self.write_ahead(pager, pages, sync_interval)?;
         }
         let flushed = pager.flush(pages)?;
         let mut log = None;
@@ -233,15 +233,30 @@ impl Core {
         Ok(())
     }
 
-    /// Writes pages before the flush has to, with pauses.
-    fn write_ahead<P: Pager>(&self, pager: &P, pages: &[PageRef]) {
+    /// Writes pages before the flush has to, with pauses. That may take long, and commits that
+    /// nobody waits for are not to wait for it.
+    fn write_ahead<P: Pager>(
+        &self,
+        pager: &P,
+        pages: &[PageRef],
+        sync_interval: Duration,
+    ) -> Result<()> {
+        let mut synced = Instant::now();
         for chunk in pages.chunks(CHUNK_PAGES) {
             let begun = Instant::now();
             pager.write_back(chunk);
             if !self.is_pressed() {
                 thread::sleep(begun.elapsed().min(LONGEST_PAUSE));
             }
+            if let Some(log) = self.log.get()
+                && synced.elapsed() >= sync_interval
+            {
+                log.sync()?;
+                self.note_durable();
+                synced = Instant::now();
+            }
         }
+        Ok(())
     }
 
     /// Before the first version at or above the floor: writes a meta that raises it, and says that
@@ -368,7 +383,10 @@ impl Core {
             self.note_durable();
             if rung.wanted || last.elapsed() > LONGEST_WAIT {
                 last = Instant::now();
-                if self.checkpoint(Pace::Relaxed).is_err() {
+                let pace = Pace::Relaxed {
+                    sync_interval: interval,
+                };
+                if self.checkpoint(pace).is_err() {
                     return; // the database is poisoned, and whoever writes next is told
                 }
             }
