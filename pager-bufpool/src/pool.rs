@@ -316,8 +316,8 @@ impl Pager for BufPool {
     }
 
     // Always, and with nothing but the right coming from either path, so that the guard is put
-    // together in registers. While one page comes from memory the processor works on the next few
-    // reads, as many as its window holds instructions of: each one that is spared counts.
+    // together in registers: fewer instructions, so that the processor's window holds more reads that
+    // wait for memory at once.
     #[inline(always)]
     fn read(&self, at: PageRef) -> Result<Ref<'_>> {
         if at.id < self.first_page {
