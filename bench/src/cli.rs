@@ -95,10 +95,10 @@ struct CompareArgs {
         default_value = "4096"
     )]
     page_size: Vec<u64>,
-    /// Threads of reading workloads.
+    /// Threads of reading workloads; writing ones have their own number.
     #[arg(long, default_value_t = 1)]
     threads: u32,
-    /// Seconds that are measured in each run (0.65; full: 20; smoke: 0.1).
+    /// Seconds that are measured in each run (0.6; full: 20; smoke: 0.1).
     #[arg(long)]
     seconds: Option<f64>,
     /// Seconds of warm-up at most; it ends sooner once memory is full (0.9; full: 30; smoke: 0.1).
@@ -155,7 +155,7 @@ impl Profile {
                 limit: 64 * MIB,
                 reserve: 8 * MIB,
                 ratio: 4.0,
-                seconds: 0.65,
+                seconds: 0.6,
                 warmup: 0.9,
                 repeat: 2,
                 time_budget: Some(Duration::from_secs(118)),
@@ -302,7 +302,7 @@ mod tests {
             (settings.limit_bytes, settings.ratio),
             (Some(64 * MIB), 4.0)
         );
-        assert_eq!((settings.pagers.len(), settings.workloads.len()), (4, 7));
+        assert_eq!((settings.pagers.len(), settings.workloads.len()), (4, 9));
         assert!(!settings.limit_is_optional);
     }
 

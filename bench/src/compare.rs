@@ -29,6 +29,12 @@ use crate::workload::Evidence;
 
 /// Each of the two device measurements takes this long.
 const PROBE: Duration = Duration::from_millis(60);
+/// Each of the two measurements of synced writes takes this long, before the run and after it.
+const SYNC_PROBE: Duration = Duration::from_millis(100);
+/// Checkpoints begin after this much of redo log, as they do by default.
+const LOG_BYTES: u64 = 64 * MIB;
+/// The same for single commits, for each second of the window: some checkpoints must fall into it.
+const LOG_BYTES_PER_S: f64 = MIB as f64;
 /// Warm up at least a quarter of the longest time allowed.
 const WARMUP_MIN_SHARE: u32 = 4;
 /// Records that are read back after a run that wrote.
@@ -221,11 +227,7 @@ impl Session<'_> {
             workload,
             repetition,
             page_size_bytes,
-            threads: if workload.writes() {
-                1
-            } else {
-                settings.threads
-            },
+            threads: workload.threads(settings.threads),
             seed: settings.seed,
             records: self.records,
             value_bytes: settings.value_bytes,
@@ -234,6 +236,12 @@ impl Session<'_> {
             limit_mechanism: self.limit.mechanism.clone(),
             pool_budget_bytes: (!pager.is_mmap()).then_some(self.limit.pool_bytes),
             reserve_bytes: settings.reserve_bytes,
+            log_bytes: if workload.commits_singly() {
+                let bytes = settings.measure.as_secs_f64() * LOG_BYTES_PER_S;
+                (bytes as u64).clamp(MIB, LOG_BYTES)
+            } else {
+                LOG_BYTES
+            },
         }
     }
 
@@ -253,7 +261,18 @@ impl Session<'_> {
             None
         };
         let file = copy.as_ref().map_or(pristine.path(), Copy::path);
-        let (outcome, error) = match self.measure(&plan, file) {
+        let probe = || {
+            let dir = file.parent().filter(|_| plan.workload.commits_singly());
+            device::probe_syncs(dir?, SYNC_PROBE)
+        };
+        if plan.workload.commits_singly() {
+            // The device would be busy with the copy otherwise.
+            dataset::evict(file)?;
+        }
+        let syncs_before = probe();
+        let measured = self.measure(&plan, file);
+        let device_syncs = syncs_before.zip(probe()).map(|(a, b)| a.mean(b));
+        let (outcome, error) = match measured {
             Ok(outcome) => (Some(outcome), None),
             // The signal may have reached the measuring process as well, or first.
             Err(_) if sys::interrupted() => return Err(Error::Interrupted),
@@ -265,6 +284,7 @@ impl Session<'_> {
             error,
             outcome,
             device,
+            device_syncs,
             environment: self.environment.clone(),
         })
     }
@@ -283,12 +303,18 @@ impl Session<'_> {
             None => None,
         };
         let warmup_ms_max = self.settings.warmup_max.as_millis() as u64;
+        let warmup_ms_min = warmup_ms_max / u64::from(WARMUP_MIN_SHARE);
         let config = RunConfig {
             plan: plan.clone(),
             file: file.to_path_buf(),
             group: group.as_ref().map(|group| group.path().clone()),
-            warmup_ms_min: warmup_ms_max / u64::from(WARMUP_MIN_SHARE),
-            warmup_ms_max,
+            warmup_ms_min,
+            // What single commits need is in memory at once, and memory never gets full.
+            warmup_ms_max: if plan.workload.commits_singly() {
+                warmup_ms_min
+            } else {
+                warmup_ms_max
+            },
             measure_ms: (self.settings.measure.as_millis() as u64).max(1),
         };
         let done = child::run(&config, group.as_ref().map(|group| group.path().dir()));

@@ -123,6 +123,7 @@ impl Pristine {
         let free = available_memory_bytes().unwrap_or(0);
         let pool = (file + file / 4).min(free / 2).max(64 * MIB);
         Store::build(&path, page_size, records, count, pool, progress)?;
+        expect_closed(&path)?;
         evict(&path)?;
         let len = fs::metadata(&path)
             .map_err(|source| Error::io("inspect", &path, source))?
@@ -146,9 +147,12 @@ impl Pristine {
     /// # Errors
     /// [`Error::Io`].
     pub fn copy(&self) -> Result<Copy> {
+        expect_closed(&self.path)?;
         let copy = Copy {
             path: self.path.with_extension("copy.bifolio"),
         };
+        // A log of an earlier run would belong to another database.
+        remove_logs(&copy.path);
         copy_file(&self.path, &copy.path)?;
         Ok(copy)
     }
@@ -157,6 +161,7 @@ impl Pristine {
 impl Drop for Pristine {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        remove_logs(&self.path);
     }
 }
 
@@ -176,6 +181,41 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        remove_logs(&self.path);
+    }
+}
+
+/// The files of the redo log of the database at `path`. A database that was closed has none, and
+/// only then is a copy of its file alone a whole database.
+fn logs(path: &Path) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
+        return Vec::new();
+    };
+    let prefix = format!("{name}-log.");
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove_logs(path: &Path) {
+    for log in logs(path) {
+        // What cannot be removed goes with its directory.
+        let _ = fs::remove_file(log);
+    }
+}
+
+fn expect_closed(path: &Path) -> Result<()> {
+    match logs(path).first() {
+        None => Ok(()),
+        Some(log) => {
+            let why = io::Error::other("its redo log is still there: it was not closed");
+            Err(Error::io("copy a database with", log, why))
+        }
     }
 }
 
@@ -282,6 +322,24 @@ mod tests {
             let refused = DataDir::create(Path::new("/dev/shm"));
             assert!(matches!(refused, Err(Error::NotOnDisk { .. })));
         }
+    }
+
+    #[test]
+    fn a_copy_is_made_of_a_closed_database_only_and_goes_with_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(data) = on_disk(dir.path()) else {
+            return;
+        };
+        let pristine = Pristine::build(&data, 4096, Records::new(1, 120), 100, |_| {}).unwrap();
+        let copy = pristine.copy().unwrap();
+        let log = data.path().join("pristine-4096.copy.bifolio-log.0");
+        fs::write(&log, b"x").unwrap();
+        drop(copy);
+        assert!(!log.exists());
+        fs::write(data.path().join("pristine-4096.bifolio-log.0"), b"x").unwrap();
+        assert!(pristine.copy().is_err());
+        drop(pristine);
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
     }
 
     #[test]

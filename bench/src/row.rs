@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::measure::device::DeviceRate;
+use crate::measure::device::{DeviceRate, SyncRate};
 use crate::measure::kernel::Costs;
 use crate::measure::latency::LatencySummary;
 use crate::spec::Plan;
-use crate::store::PagerCounters;
+use crate::store::{LogCounters, PagerCounters};
 
 /// Rises when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -31,6 +31,9 @@ pub struct Row {
     pub outcome: Option<Outcome>,
     /// The device's own rate just before the runs of this workload and repetition.
     pub device: Option<DeviceRate>,
+    /// The device's own rate of synced writes, the mean of just before and just after the run; for single commits only.
+    #[serde(default)]
+    pub device_syncs: Option<SyncRate>,
     /// The machine and the program.
     pub environment: Environment,
 }
@@ -74,6 +77,12 @@ pub struct Outcome {
     pub page_reads_per_unit: Option<f64>,
     /// What the pager counted in the window.
     pub pager_counters: PagerCounters,
+    /// What the redo log counted in the window.
+    #[serde(default)]
+    pub log_counters: LogCounters,
+    /// What makes a commit durable: `redo log`; null for reading workloads.
+    #[serde(default)]
+    pub durable_by: Option<String>,
     /// Memory, as the kernel counts it.
     pub memory: Memory,
 }
@@ -196,6 +205,7 @@ pub(crate) mod tests {
             limit_mechanism: "cgroup v1".to_owned(),
             pool_budget_bytes: None,
             reserve_bytes: 16 << 20,
+            log_bytes: 64 << 20,
         }
     }
 
@@ -258,6 +268,13 @@ pub(crate) mod tests {
                 oom_kills: Some(0),
                 ..Memory::default()
             },
+            log_counters: LogCounters {
+                log_commits: rate as u64,
+                log_groups: (rate / 4.0) as u64,
+                log_largest_group: 8,
+                ..LogCounters::default()
+            },
+            durable_by: workload.writes().then(|| "redo log".to_owned()),
             ..Outcome::default()
         };
         Row {
@@ -266,6 +283,7 @@ pub(crate) mod tests {
                 pager,
                 workload,
                 repetition,
+                threads: workload.threads(1),
                 pool_budget_bytes: (!pager.is_mmap()).then_some(48 << 20),
                 ..plan()
             },
@@ -274,6 +292,10 @@ pub(crate) mod tests {
             device: Some(DeviceRate {
                 one_in_flight_reads_per_s: 13_800.0,
                 sixteen_in_flight_reads_per_s: 60_000.0,
+            }),
+            device_syncs: workload.commits_singly().then_some(SyncRate {
+                overwrite_fdatasync_per_s: 6300.0,
+                overwrite_dsync_per_s: 7100.0,
             }),
             environment: Environment {
                 read_ahead_kib: Some(8192),
@@ -321,7 +343,7 @@ pub(crate) mod tests {
                 }
             }
         }
-        let row = row("mmap-random", WorkloadKind::UpdateRandom, 1, 1000.0);
+        let row = row("mmap-random", WorkloadKind::CommitEight, 1, 1000.0);
         let mut fields = Vec::new();
         names(&serde_json::to_value(row).unwrap(), &mut fields);
         let page = include_str!("../ROWS.md");

@@ -21,7 +21,7 @@ use crate::measure::meter::{Counts, Meter, Observer, Phase, Schedule};
 use crate::record::Records;
 use crate::row::{Memory, Outcome};
 use crate::spec::{PagerSpec, RunConfig};
-use crate::store::{PagerCounters, Store};
+use crate::store::{LogCounters, PagerCounters, Store};
 use crate::workload::{self, Evidence};
 
 /// What a measuring process says in the end.
@@ -82,19 +82,22 @@ fn measure(config: &RunConfig) -> Result<Done> {
     let plan = &config.plan;
     let records = Records::new(plan.seed, plan.value_bytes as usize);
     let begin = Instant::now();
-    let read_only = !plan.workload.writes();
-    let store = Store::open(
-        &config.file,
-        plan.pager,
-        plan.pool_budget_bytes,
-        read_only,
-        records,
-    )?;
+    let (file, pager, pool) = (&config.file, plan.pager, plan.pool_budget_bytes);
+    let store = if plan.workload.writes() {
+        Store::open_to_write(file, pager, pool, plan.log_bytes, records)?
+    } else {
+        Store::open(file, pager, pool, true, records)?
+    };
     let open_ns = begin.elapsed().as_nanos() as u64;
     let mut watch = Watch::new(config, &store);
     let worked = work(config, &store, &mut watch)?;
     let (warmup, measured) = worked.durations;
-    let (costs, pager_counters, now) = watch.result()?;
+    let Seen {
+        costs,
+        pager_counters,
+        log_counters,
+        memory: now,
+    } = watch.result()?;
     let counts = worked.counts;
     let measured_s = measured.as_secs_f64();
     let per_page = plan.page_size_bytes as f64 * counts.units.max(1) as f64;
@@ -120,6 +123,8 @@ fn measure(config: &RunConfig) -> Result<Done> {
             .map(|bytes| bytes as f64 / per_page),
         costs,
         pager_counters,
+        log_counters,
+        durable_by: plan.workload.writes().then(|| "redo log".to_owned()),
         memory: Memory {
             peak_bytes: None, // known to the parent, when this process has ended
             usage_bytes: now.map(|now| now.usage_bytes),
@@ -169,7 +174,7 @@ fn work(config: &RunConfig, store: &Store, watch: &mut Watch<'_>) -> Result<Work
                 scope.spawn(move || {
                     let mut meter = Meter::following(phase, schedule);
                     workload.run(store, &mut meter)?;
-                    Ok(meter.counts().clone())
+                    Ok((meter.counts().clone(), workload.evidence()))
                 })
             })
             .collect();
@@ -178,17 +183,30 @@ fn work(config: &RunConfig, store: &Store, watch: &mut Watch<'_>) -> Result<Work
         let mut counts = meter.counts().clone();
         let durations = meter.durations();
         drop(meter); // ends the others, should the leader have failed
+        let mut evidence = leading.evidence();
         for other in others {
-            let other: Result<Counts> = other.join().expect("a panic here is a bug, and shown");
-            counts.add(&other?);
+            let other: Result<(Counts, Evidence)> =
+                other.join().expect("a panic here is a bug, and shown");
+            let (its_counts, its_evidence) = other?;
+            counts.add(&its_counts);
+            evidence.add(its_evidence);
         }
         led?;
         Ok(Worked {
             counts,
             durations,
-            evidence: leading.evidence(),
+            evidence,
         })
     })
+}
+
+/// What the counters showed of the window.
+#[derive(Clone)]
+struct Seen {
+    costs: Costs,
+    pager_counters: PagerCounters,
+    log_counters: LogCounters,
+    memory: Option<MemoryNow>,
 }
 
 /// Reads the counters at both ends of the window.
@@ -199,8 +217,8 @@ struct Watch<'s> {
     limit_bytes: Option<u64>,
     device: Option<PathBuf>,
     full_at_start: Option<bool>,
-    begin: Option<(Snapshot, PagerCounters)>,
-    end: Option<(Costs, PagerCounters, Option<MemoryNow>)>,
+    begin: Option<(Snapshot, PagerCounters, LogCounters)>,
+    end: Option<Seen>,
 }
 
 impl<'s> Watch<'s> {
@@ -217,7 +235,7 @@ impl<'s> Watch<'s> {
         }
     }
 
-    fn result(&self) -> Result<(Costs, PagerCounters, Option<MemoryNow>)> {
+    fn result(&self) -> Result<Seen> {
         self.end
             .clone()
             .ok_or_else(|| Error::Child("ended before its window did".to_owned()))
@@ -239,15 +257,18 @@ impl Observer for Watch<'_> {
     fn edge(&mut self, is_end: bool) -> Result<()> {
         if !is_end {
             self.full_at_start = self.is_full();
-            let counters = self.store.counters();
-            self.begin = Some((Snapshot::take(self.device.as_deref())?, counters));
+            let (pager, log) = (self.store.counters(), self.store.log_counters());
+            self.begin = Some((Snapshot::take(self.device.as_deref())?, pager, log));
             return Ok(());
         }
         let now = Snapshot::take(self.device.as_deref())?;
-        let counters = self.store.counters();
-        if let Some((begin, counters_then)) = &self.begin {
-            let memory = self.group.as_ref().and_then(GroupPath::memory_now);
-            self.end = Some((now.since(begin), counters.since(counters_then), memory));
+        if let Some((begin, pager, log)) = &self.begin {
+            self.end = Some(Seen {
+                costs: now.since(begin),
+                pager_counters: self.store.counters().since(pager),
+                log_counters: self.store.log_counters().since(log),
+                memory: self.group.as_ref().and_then(GroupPath::memory_now),
+            });
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ pub struct Settings {
     pub workloads: Vec<WorkloadKind>,
     /// The page sizes.
     pub page_sizes: Vec<u64>,
-    /// Threads of reading workloads.
+    /// Threads of reading workloads; writing ones have their own number.
     pub threads: u32,
     /// The window's length.
     pub measure: Duration,

@@ -171,11 +171,19 @@ pub enum WorkloadKind {
     UpdateRandom,
     /// New keys all over the key space, 1000 to a transaction.
     InsertRandom,
+    /// One record overwritten in each durable transaction, from memory, by one thread.
+    #[serde(rename = "commit-1")]
+    #[value(name = "commit-1")]
+    CommitOne,
+    /// The same by eight threads at once, which can share a sync.
+    #[serde(rename = "commit-8")]
+    #[value(name = "commit-8")]
+    CommitEight,
 }
 
 impl WorkloadKind {
     /// All of them, in the order of the report.
-    pub const ALL: [WorkloadKind; 7] = [
+    pub const ALL: [WorkloadKind; 9] = [
         WorkloadKind::PointUniform,
         WorkloadKind::PointZipf,
         WorkloadKind::PointBatch,
@@ -183,6 +191,8 @@ impl WorkloadKind {
         WorkloadKind::ScanFull,
         WorkloadKind::UpdateRandom,
         WorkloadKind::InsertRandom,
+        WorkloadKind::CommitOne,
+        WorkloadKind::CommitEight,
     ];
 
     /// The name on the command line and in the rows.
@@ -195,6 +205,8 @@ impl WorkloadKind {
             WorkloadKind::ScanFull => "scan-full",
             WorkloadKind::UpdateRandom => "update-random",
             WorkloadKind::InsertRandom => "insert-random",
+            WorkloadKind::CommitOne => "commit-1",
+            WorkloadKind::CommitEight => "commit-8",
         }
     }
 
@@ -206,8 +218,10 @@ impl WorkloadKind {
             WorkloadKind::PointBatch => "Random point reads, 64 at a time",
             WorkloadKind::ScanShort => "Short range scans, 100 records",
             WorkloadKind::ScanFull => "Full scan in key order",
-            WorkloadKind::UpdateRandom => "Random updates, 1000 per commit",
-            WorkloadKind::InsertRandom => "Random inserts, 1000 per commit",
+            WorkloadKind::UpdateRandom => "Random updates, 1000 per durable commit",
+            WorkloadKind::InsertRandom => "Random inserts, 1000 per durable commit",
+            WorkloadKind::CommitOne => "Durable commits of one record, 1 thread",
+            WorkloadKind::CommitEight => "Durable commits of one record, 8 threads",
         }
     }
 
@@ -221,6 +235,7 @@ impl WorkloadKind {
             WorkloadKind::ScanFull | WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => {
                 "record"
             }
+            WorkloadKind::CommitOne | WorkloadKind::CommitEight => "commit",
         }
     }
 
@@ -231,18 +246,31 @@ impl WorkloadKind {
             WorkloadKind::PointBatch => "one get_many of 64 keys",
             WorkloadKind::ScanShort => "one scan of 100 records",
             WorkloadKind::ScanFull => "100 records of the scan",
-            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => {
-                "one insert, without its commit"
-            }
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => "one insert, commit apart",
+            WorkloadKind::CommitOne | WorkloadKind::CommitEight => "one whole transaction",
         }
     }
 
     /// Whether the database is changed, so that each run needs a copy of its own.
     pub fn writes(self) -> bool {
-        matches!(
-            self,
-            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom
-        )
+        match self {
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => true,
+            _ => self.commits_singly(),
+        }
+    }
+
+    /// Whether each transaction writes one record, so that the device's syncs bound the rate.
+    pub fn commits_singly(self) -> bool {
+        matches!(self, WorkloadKind::CommitOne | WorkloadKind::CommitEight)
+    }
+
+    /// Threads that run it, where `readers` were asked for.
+    pub fn threads(self, readers: u32) -> u32 {
+        match self {
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom | WorkloadKind::CommitOne => 1,
+            WorkloadKind::CommitEight => 8,
+            _ => readers,
+        }
     }
 }
 
@@ -263,7 +291,7 @@ pub struct Plan {
     pub repetition: u32,
     /// Bytes of a database page.
     pub page_size_bytes: u64,
-    /// Threads that run the workload. Writing ones always have one.
+    /// Threads that run the workload. Writing ones have as many as their definition says.
     pub threads: u32,
     /// What keys, values and choices are drawn from.
     pub seed: u64,
@@ -281,6 +309,9 @@ pub struct Plan {
     pub pool_budget_bytes: Option<u64>,
     /// Memory of the limit that is left to the process beside the pool.
     pub reserve_bytes: u64,
+    /// Bytes of redo log after which a checkpoint begins; 0 in rows from before there was a log.
+    #[serde(default)]
+    pub log_bytes: u64,
 }
 
 /// Everything a measuring process is told.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bifolio::{
-    Advice as EngineAdvice, Counters, Database, Direct, IoBackend, MmapConfig, Options,
-    PagerChoice, Policy, PoolConfig, PoolSize, Range, ReadTxn, Table, WriteTxn,
+    Advice as EngineAdvice, Counters, Database, Direct, IoBackend,
+    LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy, PoolConfig,
+    PoolSize, Range, ReadTxn, Table, WriteTxn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,54 @@ impl From<Counters> for PagerCounters {
     }
 }
 
+/// What the redo log counted; all 0 where nothing was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCounters {
+    /// Commits that entered the log.
+    pub log_commits: u64,
+    /// Groups of commits, each made durable by one sync.
+    pub log_groups: u64,
+    /// The most commits in one group since the database was opened; not a difference.
+    pub log_largest_group: u64,
+    /// Bytes of the commits' records.
+    pub log_record_bytes: u64,
+    /// Bytes written to the log: records, frames and padding.
+    pub log_bytes_written: u64,
+    /// Segments made new, which costs filling them with zeros.
+    pub log_segments_created: u64,
+    /// Segments used again.
+    pub log_segments_recycled: u64,
+}
+
+impl LogCounters {
+    /// What happened from `earlier` on; the largest group as it is now.
+    pub fn since(&self, earlier: &LogCounters) -> LogCounters {
+        LogCounters {
+            log_commits: self.log_commits - earlier.log_commits,
+            log_groups: self.log_groups - earlier.log_groups,
+            log_largest_group: self.log_largest_group,
+            log_record_bytes: self.log_record_bytes - earlier.log_record_bytes,
+            log_bytes_written: self.log_bytes_written - earlier.log_bytes_written,
+            log_segments_created: self.log_segments_created - earlier.log_segments_created,
+            log_segments_recycled: self.log_segments_recycled - earlier.log_segments_recycled,
+        }
+    }
+}
+
+impl From<EngineLogCounters> for LogCounters {
+    fn from(counters: EngineLogCounters) -> Self {
+        LogCounters {
+            log_commits: counters.commits,
+            log_groups: counters.groups,
+            log_largest_group: counters.largest_group,
+            log_record_bytes: counters.record_bytes,
+            log_bytes_written: counters.bytes_written,
+            log_segments_created: counters.segments_created,
+            log_segments_recycled: counters.segments_recycled,
+        }
+    }
+}
+
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     action: &'static str,
 ) -> impl Fn(E) -> Error {
@@ -144,6 +193,22 @@ impl Store {
         records: Records,
     ) -> Result<Store> {
         let options = options(pager, pool_budget_bytes).read_only(read_only);
+        let db = options.open(path).map_err(failed("open the database"))?;
+        Ok(Store { db, records })
+    }
+
+    /// Opens the database at `path` for writing, with a checkpoint after `log_bytes` of redo log.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_to_write(
+        path: &Path,
+        pager: PagerSpec,
+        pool_budget_bytes: Option<u64>,
+        log_bytes: u64,
+        records: Records,
+    ) -> Result<Store> {
+        let options = options(pager, pool_budget_bytes).log_bytes(log_bytes);
         let db = options.open(path).map_err(failed("open the database"))?;
         Ok(Store { db, records })
     }
@@ -218,6 +283,11 @@ impl Store {
     /// What the pager counted since the database was opened.
     pub fn counters(&self) -> PagerCounters {
         self.db.counters().into()
+    }
+
+    /// What the redo log counted since the database was opened.
+    pub fn log_counters(&self) -> LogCounters {
+        self.db.log_counters().map(Into::into).unwrap_or_default()
     }
 
     /// What really runs, in the engine's words.
@@ -373,7 +443,7 @@ impl Transaction {
             .map_err(failed("write a record"))
     }
 
-    /// Makes everything durable.
+    /// Makes everything durable by the redo log, sharing the sync with threads that commit at once.
     ///
     /// # Errors
     /// [`Error::Store`].

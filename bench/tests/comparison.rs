@@ -44,7 +44,7 @@ fn a_comparison_ends_with_a_row_for_each_run_and_a_report_and_leaves_no_data_beh
     assert!(output.status.success(), "{}", text(&output));
     let out = dir.path().join("out");
     let rows: Vec<Row> = read_rows(&out.join("rows.jsonl")).unwrap();
-    assert_eq!(rows.len(), 14, "two pagers, seven workloads");
+    assert_eq!(rows.len(), 18, "two pagers, nine workloads");
     for row in &rows {
         let outcome = row.outcome.as_ref().unwrap();
         let what = (row.plan.workload, row.plan.pager);
@@ -57,6 +57,12 @@ fn a_comparison_ends_with_a_row_for_each_run_and_a_report_and_leaves_no_data_beh
         if row.plan.workload.writes() {
             assert!(outcome.commit_latency.count > 0, "{what:?}");
             assert!(outcome.records_read_back > 0, "{what:?}");
+            assert_eq!(outcome.durable_by.as_deref(), Some("redo log"));
+            assert!(outcome.log_counters.log_groups > 0, "{what:?}");
+            if row.plan.workload.commits_singly() {
+                let rate = row.device_syncs.unwrap();
+                assert!(rate.overwrite_fdatasync_per_s > 0.0, "{what:?}");
+            }
         } else {
             assert!(outcome.values_checked >= outcome.units, "{what:?}");
         }

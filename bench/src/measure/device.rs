@@ -1,4 +1,5 @@
-//! The device's own rate: random reads of one page without any engine, cache or tree.
+//! The device's own rate: random reads of one page, and synced writes of one sector, without any
+//! engine, cache or tree.
 //!
 //! Measured between the runs on the file that they read, it is the ceiling that a row is held
 //! against, and it shows when somebody else was using the device.
@@ -25,6 +26,71 @@ pub struct DeviceRate {
     pub one_in_flight_reads_per_s: f64,
     /// Random 4 KiB reads a second with sixteen in flight.
     pub sixteen_in_flight_reads_per_s: f64,
+}
+
+/// Synced writes a second that the device gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SyncRate {
+    /// Overwrites of 512 bytes, each followed by `fdatasync`.
+    pub overwrite_fdatasync_per_s: f64,
+    /// Overwrites of 512 bytes through a descriptor with `O_DSYNC`.
+    pub overwrite_dsync_per_s: f64,
+}
+
+impl SyncRate {
+    /// Of two moments that took equally long.
+    pub fn mean(self, other: SyncRate) -> SyncRate {
+        let mean = |of: fn(SyncRate) -> f64| f64::midpoint(of(self), of(other));
+        SyncRate {
+            overwrite_fdatasync_per_s: mean(|rate| rate.overwrite_fdatasync_per_s),
+            overwrite_dsync_per_s: mean(|rate| rate.overwrite_dsync_per_s),
+        }
+    }
+}
+
+/// Bytes of one synced write.
+const SYNC_LEN: usize = 512;
+/// The file that is overwritten, again and again from its beginning.
+const SYNC_FILE_LEN: usize = 1 << 20;
+
+/// Writes in a file of its own in `dir` for twice `duration`; `None` where that fails.
+pub fn probe_syncs(dir: &Path, duration: Duration) -> Option<SyncRate> {
+    let path = dir.join("sync-probe");
+    let rate = sync_rate(&path, duration);
+    // What cannot be removed goes with its directory.
+    let _ = std::fs::remove_file(&path);
+    rate.ok()
+}
+
+fn sync_rate(path: &Path, duration: Duration) -> io::Result<SyncRate> {
+    // Written once and not only allocated: the first write of an allocated block changes metadata.
+    std::fs::write(path, vec![0; SYNC_FILE_LEN])?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.sync_all()?;
+    let with_fdatasync = overwrites_per_s(&file, duration, true)?;
+    let dsync = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DSYNC)
+        .open(path)?;
+    Ok(SyncRate {
+        overwrite_fdatasync_per_s: with_fdatasync,
+        overwrite_dsync_per_s: overwrites_per_s(&dsync, duration, false)?,
+    })
+}
+
+fn overwrites_per_s(file: &File, duration: Duration, sync: bool) -> io::Result<f64> {
+    let sector = [1; SYNC_LEN];
+    let begin = Instant::now();
+    let mut writes: u64 = 0;
+    while begin.elapsed() < duration {
+        let at = writes * SYNC_LEN as u64 % SYNC_FILE_LEN as u64;
+        file.write_all_at(&sector, at)?;
+        if sync {
+            file.sync_data()?;
+        }
+        writes += 1;
+    }
+    Ok(writes as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// Aligned for `O_DIRECT`.
@@ -90,6 +156,16 @@ fn read_for(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn syncs_are_counted_and_the_file_for_them_is_gone_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let rate = probe_syncs(dir.path(), Duration::from_millis(5)).unwrap();
+        assert!(rate.overwrite_fdatasync_per_s > 0.0 && rate.overwrite_dsync_per_s > 0.0);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let absent = dir.path().join("absent");
+        assert_eq!(probe_syncs(&absent, Duration::from_millis(1)), None);
+    }
 
     #[test]
     fn a_file_without_a_page_has_no_rate() {

@@ -200,6 +200,11 @@ impl<'r> Meter<'r> {
         Ok(())
     }
 
+    /// Says that the operation timed last spent `duration` in its commit.
+    pub fn committed(&mut self, duration: Duration) {
+        self.counts.commits.record(duration);
+    }
+
     /// Says that `count` values were read and were right.
     pub fn checked(&mut self, count: u64) {
         self.counts.values_checked += count;

@@ -182,7 +182,8 @@ fn workload(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec], name_siz
         String::new()
     };
     let commit = if kind.writes() {
-        " Each transaction is durable when its commit returns."
+        " Each transaction is durable by the redo log when its commit returns; checkpoints write the \
+         pages in the background."
     } else {
         ""
     };
@@ -232,6 +233,14 @@ fn description(kind: WorkloadKind) -> &'static str {
         }
         WorkloadKind::InsertRandom => {
             "New keys all over the key space, 1000 to a transaction, on a fresh copy of the file."
+        }
+        WorkloadKind::CommitOne => {
+            "One record of a few thousand that are in memory is overwritten in each transaction, by one \
+             thread. This shows what a sync costs."
+        }
+        WorkloadKind::CommitEight => {
+            "The same by eight threads, each in transactions of its own. Those that commit at once share \
+             a sync."
         }
     }
 }
@@ -461,10 +470,14 @@ fn method(page: &mut String) {
          memory as a whole reclaims in the background instead: another experiment.</li>\
          <li>Before each run the file is synced and dropped from the page cache. Point reads are warmed \
          up by batches of the same keys, until memory is full or the time is up; then the window begins.</li>\
-         <li>Runs that write start from a copy of one pristine file, end with a commit, and are read back \
+         <li>Runs that write start from a copy of one pristine file that was cleanly closed, end with a commit, \
+         and are read back \
          through the other pager after their process has ended.</li>\
          <li>Repetitions are interleaved: every pager once, then every pager again, beginning with \
          another one. Rates are medians.</li>\
+         <li>A commit is durable by the redo log: written in order and synced, once for all who wait. \
+         Right before each run of single commits, and right after, the device alone is measured: 512 bytes overwritten in a \
+         preallocated file and synced, with nothing else.</li>\
          <li>The loop is closed: an operation begins when the last one has ended. A stall shows in the \
          maximum and over time, and not as a queue.</li>\
          <li>Bytes read are what storage was asked for on behalf of the process, read-ahead included. \

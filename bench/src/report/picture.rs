@@ -247,6 +247,8 @@ fn short_title(kind: WorkloadKind) -> String {
         WorkloadKind::ScanFull => ("Full scan", "records"),
         WorkloadKind::UpdateRandom => ("Random updates, durable", "records"),
         WorkloadKind::InsertRandom => ("Random inserts, durable", "records"),
+        WorkloadKind::CommitOne => ("1 thread, durable", "single commits"),
+        WorkloadKind::CommitEight => ("8 threads, durable", "single commits"),
     };
     format!("{title} ({unit})")
 }

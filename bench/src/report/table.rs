@@ -38,7 +38,7 @@ pub fn render(groups: &[Group<'_>]) -> String {
     }
     text.push_str(
         "\nMedians over the repetitions. faults: page faults, pages: device page reads, CPU: user and \
-         system,\neach per unit of throughput. mem peak: the control group's, page cache included.\n",
+         system,\neach per unit of throughput. mem peak: the control group's, page cache included.\nWrites are durable by the redo log when their commit returns.\n",
     );
     text
 }

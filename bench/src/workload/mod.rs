@@ -6,6 +6,7 @@
 //! [`Evidence`], which is checked after the process that wrote it has ended, through the *other*
 //! pager and without a memory limit.
 
+mod commit;
 mod point;
 mod scan;
 mod write;
@@ -46,6 +47,14 @@ pub struct Evidence {
     pub written: Vec<(u64, u64)>,
 }
 
+impl Evidence {
+    /// Adds what another thread wrote; threads write no key in common.
+    pub fn add(&mut self, other: Evidence) {
+        self.records_added += other.records_added;
+        self.written.extend(other.written);
+    }
+}
+
 /// The workload of this plan for thread `thread`.
 ///
 /// # Errors
@@ -74,6 +83,9 @@ pub fn build(plan: &Plan, thread: u32) -> Result<Box<dyn Workload>> {
             Box::new(write::Update::new(chooser(Popularity::Uniform)?, records))
         }
         WorkloadKind::InsertRandom => Box::new(write::Insert::new(plan.records, records)),
+        WorkloadKind::CommitOne | WorkloadKind::CommitEight => {
+            Box::new(commit::Single::new(plan, thread))
+        }
     })
 }
 

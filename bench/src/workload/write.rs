@@ -1,6 +1,6 @@
 //! Random writes in durable transactions: overwrites, and new records.
 //!
-//! A transaction has 1000 records. One whose time is up earlier is committed with what it has, so
+//! A transaction has 1000 records, and is durable by the redo log when its commit returns. One whose time is up earlier is committed with what it has, so
 //! that a pager that needs seconds for 1000 cold pages still ends its window with a commit.
 
 use std::collections::HashMap;
