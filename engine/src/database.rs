@@ -142,7 +142,8 @@ impl Database {
     }
 
     /// Makes everything committed durable by its pages, so that opening after a crash has nothing to
-    /// replay. Happens by itself in the background; this waits for it.
+    /// replay. Happens by itself in the background; this waits for it, and for the write transaction
+    /// to end: a thread that holds it waits for ever.
     ///
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Poisoned`].

@@ -68,7 +68,13 @@ impl Ticket {
     }
 
     /// Returns when the commit, and every one before it, survives a loss of power. Whoever waits
-    /// first syncs for all who wait.
+    /// first syncs for all who wait. For a transaction that changed nothing it returns at once.
+    ///
+    /// A commit behind a bulk load becomes durable by a checkpoint, which waits for the write
+    /// transaction to end: a thread must not wait for such a ticket while it holds one itself.
+    ///
+    /// May need a checkpoint, which waits for the write transaction to end: a thread that holds one
+    /// and waits here may wait for ever.
     ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned): whether it survives is known once the database

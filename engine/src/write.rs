@@ -175,6 +175,8 @@ impl WriteTxn {
         if open.is_pressed() {
             open.checkpoint(Pace::Urgent)?;
         }
+        // Versions that became durable are let go, so that few are looked at below.
+        open.note_durable();
         let mut writer = loop {
             let writer = open.take_writer()?;
             if writer.next_version.get() < open.floor.load(Ordering::Relaxed) {
@@ -184,7 +186,11 @@ impl WriteTxn {
             open.mark_open()?;
         };
         let base = open.newest();
-        if let Err(error) = with_pager!(&open.pager, pager => writer.release(pager, &base)) {
+        // After a failure the space goes with no version any more.
+        let released = with_pager!(&open.pager, pager => {
+            open.or_poison(|| writer.release(pager, &base))
+        });
+        if let Err(error) = released {
             open.give_writer_back(writer);
             return Err(error);
         }
