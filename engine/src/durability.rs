@@ -73,9 +73,6 @@ impl Ticket {
     /// A commit behind a bulk load becomes durable by a checkpoint, which waits for the write
     /// transaction to end: a thread must not wait for such a ticket while it holds one itself.
     ///
-    /// May need a checkpoint, which waits for the write transaction to end: a thread that holds one
-    /// and waits here may wait for ever.
-    ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned): whether it survives is known once the database
     /// has been reopened.
