@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod faults;
 mod logged;
+mod metas;
 mod races;
 mod stamps;
 
