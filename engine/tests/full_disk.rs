@@ -261,3 +261,39 @@ fn a_full_ext4_is_an_error_and_making_room_mends_it() {
     const TEST: &str = "a_full_ext4_is_an_error_and_making_room_mends_it";
     full_file_system(TEST, "ext4");
 }
+
+/// One commit after the other, each checkpointed, in a file that may not grow any more.
+#[test]
+#[ignore = "a checkpoint that finds no room for the allocation map poisons, and so does recovery"]
+fn at_the_limit_of_the_file_a_checkpoint_finds_room_and_the_file_opens_again() {
+    const LIMIT: u64 = 1 << 20;
+    for (name, choice) in pagers(4096) {
+        let (_directory, path) = scratch();
+        let db = options(&choice).max_bytes(LIMIT).create(&path).unwrap();
+        let mut kept = 0_u32;
+        let refused = loop {
+            let commit = || -> Result<()> {
+                let mut txn = db.write()?;
+                let mut table = txn.table("t")?;
+                table.insert(kept.to_be_bytes(), [1; 700])?;
+                txn.commit()?;
+                Ok(())
+            };
+            match commit() {
+                Ok(()) => kept += 1,
+                Err(error) => break error,
+            }
+            if let Err(error) = db.checkpoint() {
+                panic!("{name}, after {kept}: {error}");
+            }
+        };
+        assert!(
+            matches!(refused, Error::Pager(PagerError::Full { .. })),
+            "{name}, after {kept}: {refused}"
+        );
+        drop(db);
+        let db = options(&choice).max_bytes(LIMIT).open(&path).unwrap();
+        let snapshot = db.read().unwrap();
+        assert_eq!(snapshot.table("t").unwrap().len(), u64::from(kept));
+    }
+}
