@@ -207,7 +207,9 @@ fn recycling_goes_on_beside_commits() {
     let running = std::sync::atomic::AtomicBool::new(true);
     thread::scope(|scope| {
         let checkpointer = scope.spawn(|| {
-            while running.load(Ordering::Relaxed) {
+            loop {
+                // One more pass when the writers are done, in case they were faster than the first.
+                let last = !running.load(Ordering::Acquire);
                 let (end, covered) = {
                     let version = writers.version.lock();
                     (writers.log.end(), *version)
@@ -216,6 +218,9 @@ fn recycling_goes_on_beside_commits() {
                 *meta.lock() = (writers.log.mark(end), covered);
                 writers.log.recycle(end).unwrap();
                 writers.log.prepare(1).unwrap();
+                if last {
+                    break;
+                }
                 thread::yield_now();
             }
         });
@@ -233,7 +238,7 @@ fn recycling_goes_on_beside_commits() {
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
-        running.store(false, Ordering::Relaxed);
+        running.store(false, Ordering::Release);
         checkpointer.join().unwrap();
     });
     let counters = writers.log.counters();
