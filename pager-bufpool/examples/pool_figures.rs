@@ -1,4 +1,4 @@
-//! What a hit and a miss cost here: `cargo run --release --example figures [directory]`.
+//! What a hit and a miss cost here: `cargo run --release --example pool_figures [directory]`.
 //!
 //! Makes a file of 1 GiB in the directory (default: the one for temporary files), and takes it away.
 

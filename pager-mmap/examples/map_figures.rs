@@ -1,4 +1,4 @@
-//! What reads and hints cost here: `cargo run --release --example figures [pages [directory]]`.
+//! What reads and hints cost here: `cargo run --release --example map_figures [pages [directory]]`.
 //!
 //! Makes a file of so many pages (default: 100,000) in the directory (default: the one for temporary
 //! files), and takes it away. To see data larger than memory, run it under a memory limit.
