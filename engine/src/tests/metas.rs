@@ -9,7 +9,8 @@ use bifolio_pager::{MetaSlot, PageSize};
 use parking_lot::Mutex;
 
 use super::logged::Machine;
-use super::{Workload, fill, modelled};
+use super::{Workload, commit, fill, modelled};
+use crate::database::Database;
 use crate::meta::Meta;
 
 #[test]
@@ -44,4 +45,26 @@ fn a_meta_is_never_written_over_the_newest_one() {
     }
     let (_, last) = written.last().unwrap();
     assert!(last.clean && last.log.is_none());
+}
+
+#[test]
+fn a_checkpoint_that_reaches_the_floor_raises_it_before_it_writes_a_page() {
+    let (db, _log) = Machine::new(PageSize::DEFAULT).open().unwrap();
+    commit(&db, &[(vec![1], Some(vec![1]))]).unwrap();
+    // As if a million transactions had been given up.
+    let reached = db.open.metas.lock().meta.floor;
+    let mut writer = db.open.take_writer().unwrap();
+    writer.next_version = reached;
+    db.open.give_writer_back(writer);
+    let written = written(&db);
+    db.checkpoint().unwrap();
+    let written = written.lock();
+    let [(_, raised), (_, checkpointed)] = written[..] else {
+        panic!("{written:?}");
+    };
+    assert!(
+        raised.version < reached && raised.floor > reached,
+        "{raised:?}"
+    );
+    assert_eq!(checkpointed.version, reached);
 }
