@@ -13,10 +13,11 @@ use super::{Workload, commit, fill, modelled};
 use crate::database::Database;
 use crate::meta::Meta;
 
-#[test]
-fn a_meta_is_never_written_over_the_newest_one() {
-    let (db, _log) = Machine::new(PageSize::DEFAULT).open().unwrap();
-    let written = Arc::new(Mutex::new(Vec::new()));
+type Written = Arc<Mutex<Vec<(MetaSlot, Meta)>>>;
+
+/// The metas that are written from now on.
+fn written(db: &Database) -> Written {
+    let written = Written::default();
     let hook = {
         let written = Arc::clone(&written);
         move |_: &_, call: Call<'_>| {
@@ -27,7 +28,14 @@ fn a_meta_is_never_written_over_the_newest_one() {
             }
         }
     };
-    modelled(&db).before_each(hook);
+    modelled(db).before_each(hook);
+    written
+}
+
+#[test]
+fn a_meta_is_never_written_over_the_newest_one() {
+    let (db, _log) = Machine::new(PageSize::DEFAULT).open().unwrap();
+    let written = written(&db);
     for changes in &Workload::random(500, 6).transactions {
         let mut txn = db.write().unwrap();
         fill(&mut txn, changes).unwrap();
