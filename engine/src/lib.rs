@@ -36,7 +36,7 @@
 //!
 //! # Where to start reading
 //!
-//! `database.rs` says what a version is and who holds it; `write.rs` has the steps of a commit;
+//! `database.rs` says what a version is and who holds it; `write/` has the steps of a commit;
 //! `space/` is the allocation map; `meta.rs` and `file.rs` are how a file is found to be ours.
 
 #![forbid(unsafe_code)]

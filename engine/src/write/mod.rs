@@ -1,4 +1,4 @@
-//! Writing: the one write transaction, and its tables.
+//! Writing: the one write transaction (here), its tables (`table_mut.rs`), its pages (`ledger.rs`).
 //!
 //! A transaction writes only pages that no committed version can reach: it copies the path it
 //! changes to pages of its own, stamped with its version. Committing makes those pages durable and
@@ -19,14 +19,17 @@
 //! A bulk load, and a transaction whose record would fill the log, is not logged but made durable by a
 //! checkpoint, so that its data is written once. In the log stands a *barrier* instead.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::ops::RangeBounds;
+mod ledger;
+mod table_mut;
+
+pub use table_mut::TableMut;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bifolio_btree::{PageSource, Root, TreeMut, bulk_load};
-use bifolio_pager::{PageId, PageRef, Pager, Result as PagerResult, Version};
+use bifolio_btree::{Root, TreeMut};
+use bifolio_pager::{Pager, Version};
 
 use crate::catalogue;
 use crate::checkpoint::Pace;
@@ -35,15 +38,8 @@ use crate::database::Open;
 use crate::durability::{Durability, Ticket};
 use crate::error::{Error, Result};
 use crate::log::{Position, RecordWriter};
-use crate::range::Range;
-use crate::read::Table;
-use crate::space::Space;
+use ledger::{Ledger, Source};
 
-/// Private pages that were dropped again are discarded in batches of this many: a discard costs a
-/// `membarrier`, whatever the number of pages.
-const DISCARD_BATCH: usize = 64;
-/// Keys that a range deletion looks up before it removes them.
-const REMOVE_BATCH: usize = 256;
 /// Bytes of record after which a transaction hands them to the log before it commits.
 const PIECE_BYTES: usize = 512 << 10;
 
@@ -86,87 +82,6 @@ struct OpenTable {
     gone: bool,
 }
 
-/// What a transaction did to pages.
-struct Ledger {
-    version: Version,
-    /// Private pages: allocated and not dropped again.
-    private: HashSet<PageId>,
-    /// Private pages no longer used, still to be discarded and given back.
-    dropped: Vec<PageId>,
-    /// Committed pages that the new version does not reach.
-    retired: Vec<PageRef>,
-}
-
-/// The tree's view of the ledger and the allocation map.
-struct Source<'a, P> {
-    pager: &'a P,
-    space: &'a mut Space,
-    pages: &'a mut Ledger,
-}
-
-impl<P: Pager> PageSource for Source<'_, P> {
-    fn version(&self) -> Version {
-        self.pages.version
-    }
-
-    fn allocate(&mut self) -> PagerResult<PageId> {
-        let id = self.space.allocate(self.pager)?;
-        self.pages.own(id);
-        Ok(id)
-    }
-
-    fn allocate_run(&mut self, want: u64) -> PagerResult<(PageId, u64)> {
-        let (first, count) = self.space.allocate_run(self.pager, want)?;
-        (0..count).for_each(|index| self.pages.own(first.plus(index)));
-        Ok((first, count))
-    }
-
-    fn retire(&mut self, page: PageRef) -> PagerResult<()> {
-        if page.version == self.pages.version {
-            self.pages.disown(page.id);
-            if self.pages.dropped.len() >= DISCARD_BATCH {
-                self.pages.settle(self.pager, self.space)?;
-            }
-        } else {
-            self.pages.retired.push(page);
-        }
-        Ok(())
-    }
-}
-
-impl Ledger {
-    fn own(&mut self, id: PageId) {
-        assert!(self.private.insert(id), "page {id} was handed out twice");
-    }
-
-    fn disown(&mut self, id: PageId) {
-        assert!(
-            self.private.remove(&id),
-            "page {id} is not this transaction's"
-        );
-        self.dropped.push(id);
-    }
-
-    /// Gives back the dropped pages.
-    fn settle<P: Pager>(&mut self, pager: &P, space: &mut Space) -> PagerResult<()> {
-        pager.discard(&self.dropped)?;
-        self.dropped.drain(..).for_each(|id| space.give_back(id));
-        Ok(())
-    }
-
-    /// The private pages, in page order.
-    fn private_pages(&self) -> Vec<PageRef> {
-        let version = self.version;
-        let mut pages: Vec<_> = self
-            .private
-            .iter()
-            .map(|&id| PageRef { id, version })
-            .collect();
-        pages.sort_unstable();
-        pages
-    }
-}
-
 impl WriteTxn {
     pub(crate) fn begin(open: Arc<Open>) -> Result<Self> {
         if open.read_only {
@@ -202,12 +117,6 @@ impl WriteTxn {
             Recording::Nothing
         };
         let catalogue = base.catalogue;
-        let pages = Ledger {
-            version,
-            private: HashSet::new(),
-            dropped: Vec::new(),
-            retired: Vec::new(),
-        };
         Ok(WriteTxn {
             open,
             writer: Some(writer),
@@ -215,7 +124,7 @@ impl WriteTxn {
             catalogue,
             tables: Vec::new(),
             by_name: HashMap::new(),
-            pages,
+            pages: Ledger::new(version),
             recording,
             logged_bytes: 0,
             broken: None,
@@ -517,203 +426,5 @@ impl Drop for WriteTxn {
             });
         }
         self.open.give_writer_back(writer);
-    }
-}
-
-/// A table in the write transaction.
-pub struct TableMut<'t> {
-    txn: &'t mut WriteTxn,
-    index: usize,
-}
-
-impl fmt::Debug for TableMut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableMut")
-            .field("name", &self.txn.tables[self.index].name)
-            .field("len", &self.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Runs one change of a table's tree on the pager that the database has.
-macro_rules! change {
-    ($table:expr, |$pager:ident, $source:ident, $root:ident| $body:expr) => {{
-        let txn = &mut *$table.txn;
-        txn.refuse_if_broken()?;
-        let writer = txn.writer.as_mut().expect("present until the transaction is over");
-        let table = &mut txn.tables[$table.index];
-        let before = table.root;
-        txn.broken = Some(Error::Interrupted); // stays where a panic goes through
-        let $root = &mut table.root;
-        let outcome: Result<_, bifolio_btree::Error> = with_pager!(&txn.open.pager, $pager => {
-            let pages = &mut txn.pages;
-            let mut source = Source { pager: $pager, space: &mut writer.space, pages };
-            let $source = &mut source;
-            $body
-        });
-        // The first change of a transaction gives the root a new stamp, so this sees every one.
-        table.changed |= table.root != before;
-        txn.broken = None;
-        outcome.map_err(Error::from)
-    }};
-}
-
-impl TableMut<'_> {
-    /// Sets the value of `key`, and says whether it had one before.
-    ///
-    /// # Errors
-    /// A key or a value over the limits changes nothing. After any other error the transaction can
-    /// only be rolled back.
-    pub fn insert(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let outcome = change!(self, |pager, source, root| {
-            TreeMut::new(pager, source, root).insert(key, value)
-        });
-        let replaced = self.txn.note_break(outcome)?;
-        self.record(|records, table| records.put(table, key, value))?;
-        Ok(replaced)
-    }
-
-    /// Removes `key`, and says whether it was there.
-    ///
-    /// # Errors
-    /// As [`TableMut::insert`].
-    pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
-        let outcome = change!(self, |pager, source, root| {
-            TreeMut::new(pager, source, root).remove(key)
-        });
-        let removed = self.txn.note_break(outcome)?;
-        if removed {
-            self.record(|records, table| records.delete(table, key))?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes the entries whose keys lie in `bounds`, and says how many they were. Costs what
-    /// removing them one by one costs, but for the log, where it is one record.
-    ///
-    /// # Errors
-    /// As [`TableMut::insert`].
-    pub fn remove_range<K: AsRef<[u8]>>(&mut self, bounds: impl RangeBounds<K>) -> Result<u64> {
-        let low = bounds.start_bound().map(AsRef::as_ref);
-        let high = bounds.end_bound().map(AsRef::as_ref);
-        let mut removed = 0;
-        loop {
-            let mut keys = Vec::new();
-            let mut range = self.range::<&[u8]>((low, high))?;
-            while keys.len() < REMOVE_BATCH
-                && let Some((key, _)) = range.next_entry()?
-            {
-                keys.push(key.to_vec());
-            }
-            drop(range); // it holds a page
-            for key in &keys {
-                let outcome = change!(self, |pager, source, root| {
-                    TreeMut::new(pager, source, root).remove(key)
-                });
-                removed += u64::from(self.txn.note_break(outcome)?);
-            }
-            if keys.len() < REMOVE_BATCH {
-                break;
-            }
-        }
-        if removed > 0 {
-            self.record(|records, table| records.delete_range(table, low, high))?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes every entry. Costs a read of every page of the table.
-    ///
-    /// # Errors
-    /// As [`TableMut::insert`].
-    pub fn clear(&mut self) -> Result<()> {
-        self.empty()?;
-        self.record(|records, table| records.clear_table(table))
-    }
-
-    fn empty(&mut self) -> Result<()> {
-        let outcome = change!(self, |pager, source, root| {
-            TreeMut::new(pager, source, root).clear()
-        });
-        self.txn.note_break(outcome)
-    }
-
-    /// Notes a change of this table for the log.
-    fn record(&mut self, encode: impl FnOnce(&mut RecordWriter, &str)) -> Result<()> {
-        let name = std::mem::take(&mut self.txn.tables[self.index].name);
-        let outcome = self.txn.record(|records| encode(records, &name));
-        self.txn.tables[self.index].name = name;
-        self.txn.note_break(outcome)
-    }
-
-    /// Fills the empty table from entries in strictly ascending order of their keys: several times
-    /// faster than inserting them, into full pages that lie in the file in the order of the keys.
-    ///
-    /// # Errors
-    /// [`Error::TableNotEmpty`] changes nothing. After any other error, entries out of order among
-    /// them, the transaction can only be rolled back.
-    pub fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
-        &mut self,
-        entries: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<()> {
-        if !self.is_empty() {
-            let name = self.txn.tables[self.index].name.clone();
-            return Err(Error::TableNotEmpty { name });
-        }
-        self.txn.stop_logging();
-        let entries = entries.into_iter();
-        let outcome = change!(self, |pager, source, root| {
-            bulk_load(pager, source, entries, 1.0).map(|loaded| *root = loaded)
-        });
-        if let Err(error) = &outcome {
-            // The pages loaded so far hang from no tree.
-            self.txn.broken = Some(error.clone());
-        }
-        outcome
-    }
-
-    /// How many entries there are. Costs nothing.
-    pub fn len(&self) -> u64 {
-        self.txn.tables[self.index].root.entries
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The table as this transaction sees it now, its own changes included, for reading.
-    ///
-    /// # Errors
-    /// The error that broke the transaction, if one did.
-    pub fn as_table(&self) -> Result<Table<'_>> {
-        self.txn.refuse_if_broken()?;
-        Ok(Table::new(&self.txn.open, self.txn.tables[self.index].root))
-    }
-
-    /// The value of `key`, copied. As [`Table::get`].
-    ///
-    /// # Errors
-    /// What the pager says, and as [`TableMut::as_table`].
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        self.as_table()?.get(key)
-    }
-
-    /// Whether `key` is there.
-    ///
-    /// # Errors
-    /// As [`TableMut::get`].
-    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.as_table()?.contains_key(key)
-    }
-
-    /// The entries whose keys lie in `bounds`. As [`Table::range`].
-    ///
-    /// # Errors
-    /// As [`TableMut::get`].
-    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Result<Range<'_>> {
-        Ok(self.as_table()?.range(bounds))
     }
 }
