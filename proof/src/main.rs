@@ -1,0 +1,59 @@
+//! `bifolio-proof`: the recorded proof of Bifolio's claim.
+//!
+//! The claim, the disk model and what each layer compares are in docs/TESTING.md. Here each layer is
+//! a subcommand that runs numbered cases until it has done as many as it was asked for. A *case* is
+//! decided by its seed alone; a *finding* is a case that broke the claim.
+//!
+//! ```text
+//! bifolio-proof storm --count 200                   the form that CI runs
+//! bifolio-proof storm --count 1000 --record FILE    a slice of the recorded form; again for the next
+//! bifolio-proof storm --case 17                     one case again, as a finding prints it
+//! bifolio-proof storm --control early-acks          something is broken on purpose: it must be found
+//! ```
+//!
+//! `campaign.rs` runs the cases; each layer is a module that implements [`campaign::Layer`].
+
+#![forbid(unsafe_code)]
+
+mod campaign;
+mod corpus;
+mod machine;
+mod pagers;
+mod record;
+mod storm;
+mod tally;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The recorded proof that Bifolio loses nothing.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    layer: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Layer J: processes are killed while they commit, and several open at once.
+    Storm(storm::Arguments),
+    /// A process that `storm` starts and kills.
+    #[command(hide = true)]
+    StormWorker(storm::WorkerArguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().layer {
+        Command::Storm(arguments) => storm::run(&arguments),
+        Command::StormWorker(arguments) => {
+            storm::work(&arguments);
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}
