@@ -18,11 +18,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use bifolio_pager::sync::{Condvar, Mutex, thread};
 use bifolio_pager::{Flushed, MetaSlot, PageRef, Pager, Result as PagerResult, Version};
-use parking_lot::{Condvar, Mutex};
 
 use crate::core::{Committed, Core, Keeping, Writer, with_pager};
 use crate::error::{Error, Result};

@@ -22,14 +22,14 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bifolio_btree::Root;
+use bifolio_pager::sync::atomic::AtomicU64;
+use bifolio_pager::sync::{Condvar, Mutex, RwLock};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
 use bifolio_pager_bufpool::BufPool;
 use bifolio_pager_mmap::MmapPager;
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::checkpoint::{Bell, Metas};
 use crate::error::{Error, Result};

@@ -6,9 +6,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bifolio_pager::sync::thread::{self, JoinHandle};
 use bifolio_pager::{Counters, MemPager, MetaSlot, PageSize, Pager};
 use bifolio_pager_bufpool::{BufPool, PoolOptions};
 use bifolio_pager_mmap::{MmapOptions, MmapPager};

@@ -23,12 +23,12 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bifolio_pager::page::CHECKSUM_LEN;
+use bifolio_pager::sync::Mutex;
+use bifolio_pager::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bifolio_pager::{Error, Geometry, PageId, PageSize, Result};
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use parking_lot::Mutex;
 
 use crate::io::Arrived;
 use crate::parking::Shortage;

@@ -53,9 +53,9 @@
 //! Not here: the memory (`frames.rs`), the waiting (`parking.rs`).
 
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bifolio_pager::hazard::{Hazard, Protected};
+use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
 use bifolio_pager::{PageId, Standing};
 
 const PHASE: u64 = 0b11;

@@ -9,9 +9,9 @@
 //! created, sealed, read and retired the page once more.
 
 use bifolio_pager::hazard::Hazards;
+use bifolio_pager::sync::Mutex;
 use bifolio_pager::table::PageTable;
 use bifolio_pager::{Error, PageId, Result};
-use parking_lot::Mutex;
 
 use crate::state::{Exclusive, Hold, Latch, Refusal, Retired, State, Word};
 

@@ -32,9 +32,8 @@
 //!
 //! Not here: hazards and where words are kept (`pages.rs`), what the bytes are (`map.rs`).
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use bifolio_pager::hazard::Hazard;
+use bifolio_pager::sync::atomic::{AtomicU32, Ordering};
 
 const STATE: u32 = 0b111;
 const CHECKSUMMED: u32 = 1 << 3;

@@ -38,11 +38,10 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result};
 use crate::page::{Geometry, PageId, PageRef};
 use crate::pager::{Access, Counters, Flushed, MetaSlot, Pager};
+use crate::sync::Mutex;
 
 /// What the operating system says when a device fails.
 pub const EIO: i32 = 5;

@@ -4,7 +4,7 @@
 //! [`page`] has the frame that every page of a file shares. [`mod@conformance`] is the contract as
 //! tests; [`MemPager`] is the contract as the simplest code that keeps it. [`Mirror`] runs two
 //! pagers side by side and compares; [`Faulty`] makes one fail on purpose. [`table`] and [`hazard`]
-//! are what the two real pagers have in common.
+//! are what the two real pagers have in common; [`sync`] is where locks and atomics come from.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod mem;
 pub mod mirror;
 pub mod page;
 mod pager;
+pub mod sync;
 pub mod table;
 
 pub use error::{Error, Result};

@@ -16,9 +16,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use bifolio_pager::sync::Mutex;
+use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
 
 use super::buffer::AlignedBuf;
 use super::disk::{Disk, DiskFile};

@@ -17,10 +17,10 @@
 //! appends after it waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bifolio_pager::Version;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
+use bifolio_pager::sync::{Condvar, Mutex, MutexGuard};
 
 use super::buffer::AlignedBuf;
 use super::error::{Error, Result};

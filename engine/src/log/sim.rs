@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use bifolio_pager::sync::Mutex;
 
 use super::disk::{Disk, DiskFile};
 

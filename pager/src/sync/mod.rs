@@ -1,0 +1,27 @@
+//! Locks, atomics and threads, for all code of ours that shares memory between threads: one place
+//! that decides what they are.
+//!
+//! Normally they are what `std` and `parking_lot` have. Built with `--cfg loom` they are
+//! [loom](https://docs.rs/loom)'s, which runs a small test under every execution that the memory
+//! model allows; with `--cfg shuttle` they are [shuttle](https://docs.rs/shuttle)'s, which runs a
+//! larger one under many random schedules. So the models run the code that ships, and no copy of it.
+//! A model's types work only inside a model: in such a build, only the tests named `models::` run.
+//!
+//! What takes part in a model uses these types. `Arc` and `OnceLock` do not come from here: what they
+//! order is not what our protocols rest on.
+
+#[cfg(any(loom, shuttle))]
+mod modelled;
+
+#[cfg(loom)]
+pub use loom::{self, sync::atomic, thread};
+#[cfg(loom)]
+pub(crate) use modelled::thread_local;
+#[cfg(any(loom, shuttle))]
+pub use modelled::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(any(loom, shuttle)))]
+pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(shuttle)]
+pub use shuttle::{self, sync::atomic, thread, thread_local};
+#[cfg(not(any(loom, shuttle)))]
+pub use std::{sync::atomic, thread, thread_local};
