@@ -123,6 +123,13 @@ impl Options {
 
     /// The size in bytes that the file may grow to (1 TiB; less where `ulimit -f` says so). A file
     /// that is larger already is opened and does not grow. Costs address space, not memory.
+    ///
+    /// A transaction that does not fit fails with [`PagerError::Full`](crate::PagerError::Full) and
+    /// takes nothing with it: drop it, and the database goes on. What was replaced since the last
+    /// checkpoint is free after the next one, which is made before the next transaction begins, so the
+    /// same transaction may fit then. A few pages are kept back for the allocation map, so that
+    /// a checkpoint never fails for this. (A full *disk* is another thing: an allocation that the
+    /// operating system refuses is a failed write, after which the database must be reopened.)
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self

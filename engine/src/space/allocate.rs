@@ -26,7 +26,7 @@ const GROW_BYTES_MAX: u64 = 64 << 20;
 impl Space {
     /// A page for the running transaction: used from now on, until it is
     /// [given back](Space::give_back) or [retired](Space::retire). Pages come in runs of
-    /// neighbours where there are any; the file grows when nothing is available.
+    /// neighbours where there are any; the file grows when nothing is available but the reserve.
     ///
     /// # Errors
     /// Those of the pager: [`Error::Full`] when the file cannot grow; [`Error::Corrupt`] when a page
@@ -44,6 +44,32 @@ impl Space {
     /// If `want` is 0.
     pub fn allocate_run<P: Pager>(&mut self, pager: &P, want: u64) -> Result<(PageId, u64)> {
         assert!(want > 0, "a run has at least one page");
+        while self.spare(pager) == 0 {
+            let wanted = want + self.reserve.1;
+            let grown = grow(pager, self.geometry, pager.page_count(), wanted);
+            self.refused |= matches!(grown, Err(Error::Full { .. }));
+            grown?;
+        }
+        let want = want.min(self.spare(pager));
+        self.take(pager, want)
+    }
+
+    /// A page for the map itself, from the reserve if need be.
+    pub(super) fn allocate_reserved<P: Pager>(&mut self, pager: &P) -> Result<PageId> {
+        Ok(self.take(pager, 1)?.0)
+    }
+
+    /// Pages of the file that can be had beyond the reserve (invariant 4).
+    fn spare<P: Pager>(&mut self, pager: &P) -> u64 {
+        let page_count = pager.page_count();
+        if self.reserve.0 != page_count {
+            self.reserve = (page_count, self.map.most_nodes(page_count));
+        }
+        let unused = page_count.saturating_sub(self.map.end());
+        (self.map.totals().available() + unused).saturating_sub(self.reserve.1)
+    }
+
+    fn take<P: Pager>(&mut self, pager: &P, want: u64) -> Result<(PageId, u64)> {
         if self.map.totals().available() == 0 {
             return self.extend(pager, want);
         }

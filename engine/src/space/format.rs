@@ -208,6 +208,14 @@ impl Shape {
         start..start.saturating_add(span)
     }
 
+    /// The nodes of a map for page numbers up to `end`, one level more than it may need included: as
+    /// many as one store can write.
+    pub fn nodes(self, end: u64) -> u64 {
+        (0..=self.level_for(end) + 1)
+            .map(|level| end.div_ceil(self.leaves(level).saturating_mul(self.leaf_bits)))
+            .sum()
+    }
+
     /// The lowest level at which one node reaches to `end`. At most 6 in a real file.
     pub fn level_for(self, end: u64) -> u8 {
         (0..)

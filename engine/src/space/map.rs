@@ -110,6 +110,11 @@ impl Map {
         }
     }
 
+    /// The most pages that a store writes in a file of so many pages.
+    pub fn most_nodes(&self, page_count: u64) -> u64 {
+        self.shape.nodes(page_count)
+    }
+
     pub fn totals(&self) -> Entry {
         self.root
     }

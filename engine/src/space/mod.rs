@@ -13,6 +13,10 @@
 //!    lead to it, and a store writes these and nothing else (and says in `store.rs` why the map's
 //!    description of itself does not change that).
 //!
+//! 4. After each allocation of a transaction the file has, without growing, as many pages left as
+//!    storing the whole map takes (the *reserve*). So a file that may not grow any more refuses a
+//!    transaction, and never the checkpoint that makes it durable, nor the recovery that repeats it.
+//!
 //! Locking: none. The one writer owns the `Space`.
 //!
 //! Failure: after an error of [`Space::store`] the `Space` no longer goes with any version: the
@@ -54,6 +58,10 @@ pub struct Space {
     patience: usize,
     /// The stamp on the newest pages of the map.
     stored: Version,
+    /// The reserve (invariant 4) for a file of so many pages.
+    reserve: (u64, u64),
+    /// A transaction was refused because the file may not grow.
+    refused: bool,
 }
 
 impl Space {
@@ -75,7 +83,15 @@ impl Space {
             cursor: first_page(geometry).get(),
             patience: 0,
             stored: root.page.map_or(Version::ZERO, |page| page.version),
+            reserve: (0, 0),
+            refused: false,
         })
+    }
+
+    /// Whether, since this was asked last, a transaction was refused a page that it might have had,
+    /// if nothing were quarantined.
+    pub fn take_refusal(&mut self) -> bool {
+        std::mem::take(&mut self.refused) && self.map.totals().quarantined > 0
     }
 
     /// Takes back a page that was allocated after the last store, by the transaction that now

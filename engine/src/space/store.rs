@@ -123,7 +123,7 @@ impl Space {
             }
             nearby.go_on(&self.map);
         }
-        let id = self.allocate(pager)?;
+        let id = self.allocate_reserved(pager)?;
         nearby.go_on(&self.map);
         Ok(id)
     }

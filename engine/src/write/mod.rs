@@ -93,12 +93,19 @@ impl WriteTxn {
         // Versions that became durable are let go, so that few are looked at below.
         open.note_durable();
         let mut writer = loop {
-            let writer = open.take_writer()?;
-            if writer.next_version.get() < open.floor.load(Ordering::Relaxed) {
+            let mut writer = open.take_writer()?;
+            let marked = writer.next_version.get() < open.floor.load(Ordering::Relaxed);
+            let short = marked && writer.space.take_refusal();
+            if marked && !short {
                 break writer;
             }
             open.give_writer_back(writer);
-            open.mark_open()?;
+            if short {
+                // What was retired since the last checkpoint becomes available by the next one.
+                open.checkpoint(Pace::Urgent)?;
+            } else {
+                open.mark_open()?;
+            }
         };
         let base = open.newest();
         // After a failure the space goes with no version any more.
