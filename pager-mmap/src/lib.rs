@@ -17,7 +17,8 @@
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`
 //! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `warm.rs` which
-//! hints are worth a system call, `sigbus.rs` the signal.
+//! hints are worth a system call, `sigbus.rs` the signal. [`ForkMark`], which serves the engine under
+//! every pager, is here because it owns a mapping.
 
 #![deny(
     unsafe_code,
@@ -26,6 +27,8 @@
     clippy::multiple_unsafe_ops_per_block
 )]
 
+#[expect(unsafe_code, reason = "owns a page that the kernel clears in children")]
+mod fork;
 mod guard;
 #[expect(unsafe_code, reason = "owns the mapping")]
 mod map;
@@ -39,6 +42,7 @@ mod state;
 mod storage;
 mod warm;
 
+pub use fork::ForkMark;
 pub use guard::{PageMut, PageRead};
 pub use options::{Advice, MmapOptions};
 pub use pager::MmapPager;
