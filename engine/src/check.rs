@@ -74,6 +74,7 @@ impl Database {
     /// # Errors
     /// Only what keeps the check from running; damage is in the report.
     pub fn check(&self) -> Result<CheckReport> {
+        self.open.refuse_in_child()?;
         if !self.open.read_only {
             // Only a checkpoint has a map that goes with its trees. After a failure, or while a
             // transaction runs, the last one is checked.

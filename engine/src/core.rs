@@ -29,7 +29,7 @@ use bifolio_pager::sync::atomic::AtomicU64;
 use bifolio_pager::sync::{Condvar, Mutex, RwLock};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
 use bifolio_pager_bufpool::BufPool;
-use bifolio_pager_mmap::MmapPager;
+use bifolio_pager_mmap::{ForkMark, MmapPager};
 
 use crate::checkpoint::{Bell, Metas};
 use crate::error::{Error, Result};
@@ -106,6 +106,8 @@ pub(crate) struct Core {
     pub path: PathBuf,
     pub pager: AnyPager,
     pub read_only: bool,
+    /// Which process may use all this (fork.rs of the mmap pager).
+    process: ForkMark,
     pub keeping: Keeping,
     /// Made by the first write transaction, or by recovery.
     pub log: OnceLock<Log>,
@@ -156,6 +158,7 @@ impl Core {
             path,
             pager,
             read_only,
+            process: ForkMark::new(),
             keeping,
             log: OnceLock::new(),
             metas: Mutex::new(Metas { meta, slot }),
@@ -177,6 +180,28 @@ impl Core {
 
     pub fn geometry(&self) -> Geometry {
         with_pager!(&self.pager, pager => pager.geometry())
+    }
+
+    /// Whether this is a child that was forked from the process that opened the database. Costs a
+    /// load.
+    pub fn is_in_child(&self) -> bool {
+        !self.process.is_ours()
+    }
+
+    /// In a forked child nothing may be done with the database: the file is the parent's, and its
+    /// threads, which locks and reads may be waiting for, are not here.
+    pub fn refuse_in_child(&self) -> Result<()> {
+        if self.is_in_child() {
+            let path = self.path.clone();
+            return Err(Error::Forked { path });
+        }
+        Ok(())
+    }
+
+    /// The pager, for an operation of a caller's.
+    pub fn pager(&self) -> Result<&AnyPager> {
+        self.refuse_in_child()?;
+        Ok(&self.pager)
     }
 
     /// What new readers get.

@@ -16,8 +16,9 @@ use bifolio_pager_mmap::{MmapOptions, MmapPager};
 use crate::checkpoint::Pace;
 use crate::core::{AnyPager, Core, Keeping, with_pager};
 use crate::error::{Error, Result};
-use crate::file::{self, Opened};
+use crate::file::{self, Access, Opened};
 use crate::limits;
+use crate::lock::Lock;
 use crate::log::LogCounters;
 use crate::meta::Meta;
 use crate::options::{LogPlace, Options, PagerChoice, PoolSize};
@@ -41,6 +42,8 @@ pub(crate) struct Open {
     core: Arc<Core>,
     checkpointer: Option<JoinHandle<()>>,
     recovered: OnceLock<RecoveryReport>,
+    /// On the file, if there is one. Given up last.
+    lock: OnceLock<Lock>,
 }
 
 impl Deref for Open {
@@ -53,11 +56,13 @@ impl Deref for Open {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("path", &self.open.path)
-            .field("pager", &self.effective_backend())
-            .field("version", &self.open.current().version)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("Database");
+        shown.field("path", &self.open.path);
+        if !self.open.is_in_child() {
+            shown.field("pager", &self.effective_backend());
+            shown.field("version", &self.open.current().version);
+        }
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -78,6 +83,14 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if self.is_in_child() {
+            // All of it is the parent's: what would be closed, unlocked or joined here is not ours, or
+            // is not here at all. The memory goes with the process.
+            std::mem::forget(Arc::clone(&self.core));
+            std::mem::forget(self.checkpointer.take());
+            std::mem::forget(self.lock.take());
+            return;
+        }
         // Whoever wants to know calls `Database::close`. A file that stays marked as open is still
         // whole: its log has what it lacks. After a failure nothing is written.
         let _ = self.close();
@@ -115,8 +128,10 @@ impl Database {
     /// as you need it and no longer. Costs about a lock and a reference count.
     ///
     /// # Errors
-    /// None today; a result so that reading can refuse later without breaking callers.
+    /// [`Error::Forked`] in a child of the process that opened the database. There this, and whatever
+    /// else reads or writes here, fails, and dropping does nothing.
     pub fn read(&self) -> Result<ReadTxn> {
+        self.open.refuse_in_child()?;
         Ok(ReadTxn::new(Arc::clone(&self.open), self.open.current()))
     }
 
@@ -126,6 +141,7 @@ impl Database {
     /// # Errors
     /// As [`Database::read`].
     pub fn read_durable(&self) -> Result<ReadTxn> {
+        self.open.refuse_in_child()?;
         Ok(ReadTxn::new(Arc::clone(&self.open), self.open.durable()))
     }
 
@@ -148,6 +164,7 @@ impl Database {
     /// # Errors
     /// [`Error::ReadOnly`]; [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<()> {
+        self.open.refuse_in_child()?;
         if self.open.read_only {
             return Err(Error::ReadOnly);
         }
@@ -192,6 +209,7 @@ impl Database {
     /// When the mark could not be written: everything committed is safe all the same, and the next
     /// opening takes a little longer.
     pub fn close(self) -> Result<()> {
+        self.open.refuse_in_child()?;
         Arc::into_inner(self.open).map_or(Ok(()), |mut open| open.close())
     }
 
@@ -205,7 +223,7 @@ impl Database {
                 return Err(Error::ReadOnly);
             }
             let unnamed = file::Unnamed::write(path, page_size)?;
-            let db = Self::on(path, unnamed.open()?, options)?;
+            let db = Self::on(path, unnamed.open(access(options))?, options)?;
             if unnamed.name(path)? {
                 return Ok(db);
             }
@@ -214,7 +232,7 @@ impl Database {
     }
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Self> {
-        let opened = file::open(path, options.read_only)?;
+        let opened = file::open(path, access(options))?;
         Self::on(path, opened, options)
     }
 
@@ -231,6 +249,7 @@ impl Database {
         }
         let Opened {
             file,
+            lock,
             meta,
             slot,
             len,
@@ -280,6 +299,7 @@ impl Database {
             options.read_only,
             Some(options.sync_interval),
         )?;
+        let lock = database.open.lock.get_or_init(|| lock);
         if !options.read_only {
             match recovery::recover(&database.open) {
                 Ok(Some(report)) => _ = database.open.recovered.set(report),
@@ -291,6 +311,7 @@ impl Database {
                 }
             }
         }
+        lock.opened();
         Ok(database)
     }
 
@@ -330,8 +351,16 @@ impl Database {
                 core,
                 checkpointer,
                 recovered,
+                lock: OnceLock::new(),
             }),
         })
+    }
+}
+
+fn access(options: &Options) -> Access {
+    Access {
+        read_only: options.read_only,
+        allow_network: options.allow_network,
     }
 }
 

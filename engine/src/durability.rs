@@ -77,6 +77,7 @@ impl Ticket {
     /// [`Error::Poisoned`](crate::Error::Poisoned): whether it survives is known once the database
     /// has been reopened.
     pub fn wait(self) -> Result<Version> {
+        self.open.refuse_in_child()?;
         if !self.nothing {
             self.open.wait_durable(self.version, self.logged)?;
         }

@@ -71,11 +71,30 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// Somebody else has the database open. Try again when they are done.
-    #[error("{} is open already, in another process or in this one; close it there", path.display())]
+    /// Somebody has the database open. Try again when they are done.
+    #[error("{} is open already, {}; close it there", path.display(), in_which_process(*holder))]
     InUse {
         /// The file.
         path: PathBuf,
+        /// The number of the process that has it open, where it can be told. It may be this one.
+        holder: Option<u32>,
+    },
+    /// This process was forked from the one that opened the database. Open it here, when it is closed
+    /// there.
+    #[error("{} was opened by the process that this one was forked from; it cannot be used here", path.display())]
+    Forked {
+        /// The file; empty for a database in memory.
+        path: PathBuf,
+    },
+    /// The file lies on another machine, where locks and syncs may not do what they promise. If
+    /// nobody else reaches it, open it with
+    /// [`Options::allow_network_file_system`](crate::Options::allow_network_file_system).
+    #[error("{} lies on a network file system ({kind}), which the options do not allow", path.display())]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// What kind of file system it is.
+        kind: String,
     },
     /// The database was opened for reading only.
     #[error("the database was opened for reading only")]
@@ -137,6 +156,14 @@ pub enum Error {
     /// An error of the pager: storage refused, a page is corrupt, no frame is free.
     #[error(transparent)]
     Pager(bifolio_pager::Error),
+}
+
+fn in_which_process(holder: Option<u32>) -> String {
+    match holder {
+        Some(pid) if pid == std::process::id() => "in this process".to_owned(),
+        Some(pid) => format!("in process {pid}"),
+        None => "in another process".to_owned(),
+    }
 }
 
 impl From<bifolio_pager::Error> for Error {

@@ -5,45 +5,40 @@
 //! the page cache holds, so that what is read is what storage holds; then read and decide.
 //! (A page cache may still hold writes that failed to reach storage in an earlier process.)
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use bifolio_pager::{META_AREA_LEN, META_LEN, MetaSlot, PageSize};
 use rustix::fs::{Advice, RenameFlags, fadvise, renameat_with};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::lock::{Lock, Share};
 use crate::meta::{FORMAT, Meta, Unreadable};
-
-/// How long an opener waits for the lock. io_uring keeps a file, and so its lock, for a moment
-/// after its process has died.
-const LOCK_PATIENCE: Duration = Duration::from_millis(250);
-const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+use crate::network;
 
 /// A locked file, and what its newest meta says.
 pub(crate) struct Opened {
     pub file: File,
+    pub lock: Lock,
     pub meta: Meta,
     pub slot: MetaSlot,
     /// Bytes in the file.
     pub len: u64,
 }
 
+/// How a file is to be opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    pub read_only: bool,
+    pub allow_network: bool,
+}
+
 /// Opens and locks an existing file and reads its metas. Changes nothing.
-pub(crate) fn open(path: &Path, read_only: bool) -> Result<Opened> {
-    // Before it is opened: opening a pipe waits for its other end, and a device may do anything.
-    let kind = std::fs::metadata(path).map_err(|error| Error::file("open", path, error))?;
-    require_regular(path, &kind)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(!read_only)
-        .open(path)
-        .map_err(|error| Error::file("open", path, error))?;
-    require_regular(path, &inspect(&file, path)?)?;
-    lock(&file, path, read_only)?;
+pub(crate) fn open(path: &Path, access: Access) -> Result<Opened> {
+    let (file, lock) = open_locked(path, access)?;
     let (mut meta, mut slot) = read_newest_meta(&file, path)?;
     if !(meta.clean && boot() == Some(meta.boot)) {
         distrust_page_cache(&file, path)?;
@@ -51,15 +46,42 @@ pub(crate) fn open(path: &Path, read_only: bool) -> Result<Opened> {
     }
     let len = inspect(&file, path)?.len();
     check_length(path, len, &meta)?;
-    if !read_only {
+    if !access.read_only {
         check_size_limit(path, len)?;
     }
     Ok(Opened {
         file,
+        lock,
         meta,
         slot,
         len,
     })
+}
+
+/// Opens and locks an existing file, whatever it holds.
+fn open_locked(path: &Path, access: Access) -> Result<(File, Lock)> {
+    // Before it is opened: opening a pipe waits for its other end, and a device may do anything.
+    let kind = std::fs::metadata(path).map_err(|error| Error::file("open", path, error))?;
+    require_regular(path, &kind)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!access.read_only)
+        .open(path)
+        .map_err(|error| Error::file("open", path, error))?;
+    let inode = inspect(&file, path)?;
+    require_regular(path, &inode)?;
+    if !access.allow_network
+        && let Some(kind) = network::kind_of_network(&file, &inode)
+    {
+        let path = path.to_owned();
+        return Err(Error::NetworkFileSystem { path, kind });
+    }
+    let share = match access.read_only {
+        true => Share::Readers,
+        false => Share::Alone,
+    };
+    let lock = Lock::take(&file, &inode, path, share)?;
+    Ok((file, lock))
 }
 
 /// A new, empty database file that nobody knows yet: under a name of its own, which goes when this
@@ -79,8 +101,8 @@ impl Unnamed {
     }
 
     /// As [`open`]: it is locked before anybody else can see it.
-    pub fn open(&self) -> Result<Opened> {
-        open(&self.scratch, false)
+    pub fn open(&self, access: Access) -> Result<Opened> {
+        open(&self.scratch, access)
     }
 
     /// Gives it the name, durably, and says whether it could: not if somebody else made a file
@@ -179,29 +201,6 @@ fn scratch_name(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}.new", rand::random::<u32>()));
     path.with_file_name(name)
-}
-
-fn lock(file: &File, path: &Path, shared: bool) -> Result<()> {
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    loop {
-        let attempt = if shared {
-            file.try_lock_shared()
-        } else {
-            file.try_lock()
-        };
-        match attempt {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
-                std::thread::sleep(LOCK_INTERVAL);
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path, error)),
-        }
-    }
 }
 
 fn distrust_page_cache(file: &File, path: &Path) -> Result<()> {

@@ -50,12 +50,15 @@ mod durability;
 mod error;
 mod file;
 mod limits;
+mod lock;
 mod log;
 mod meta;
+mod network;
 mod options;
 mod range;
 mod read;
 mod recovery;
+mod registry;
 mod space;
 #[cfg(test)]
 mod tests;

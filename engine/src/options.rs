@@ -31,6 +31,7 @@ pub struct Options {
     pub(crate) max_bytes: u64,
     pub(crate) log_bytes: u64,
     pub(crate) sync_interval: Duration,
+    pub(crate) allow_network: bool,
 }
 
 /// Which of the pagers brings pages into memory. The file is the same under each.
@@ -92,6 +93,7 @@ impl Default for Options {
             max_bytes: 1 << 40,
             log_bytes: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            allow_network: false,
         }
     }
 }
@@ -149,6 +151,13 @@ impl Options {
         self
     }
 
+    /// Opens files on network file systems too (`false`). Set it only if no other machine opens the
+    /// file: two that do will damage it. A commit is then as durable as the server's syncs are.
+    pub fn allow_network_file_system(mut self, allow: bool) -> Self {
+        self.allow_network = allow;
+        self
+    }
+
     /// Opens the database at `path`, making an empty one if there is none.
     ///
     /// A new file is written under another name, synced and renamed, so a crash leaves either no
@@ -164,8 +173,8 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::OtherPageSize`],
-    /// [`Error::Truncated`], [`Error::DamagedMeta`], [`Error::InUse`] (after a quarter of a second),
-    /// [`Error::BadOption`], or a pager's word on what cannot be had here. The file is unchanged.
+    /// [`Error::Truncated`], [`Error::DamagedMeta`], [`Error::InUse`] (if in another process, after a
+    /// quarter of a second), [`Error::NetworkFileSystem`], [`Error::BadOption`], or a pager's word on what cannot be had here. The file is unchanged.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
         Database::open_with(path.as_ref(), self)
     }

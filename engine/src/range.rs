@@ -10,7 +10,7 @@ use bifolio_pager::MemPager;
 use bifolio_pager_bufpool::BufPool;
 use bifolio_pager_mmap::MmapPager;
 
-use crate::core::AnyPager;
+use crate::core::{AnyPager, Core};
 use crate::error::Result;
 
 /// An entry: key and value, copied.
@@ -20,7 +20,12 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 ///
 /// An iterator from both ends over copies; [`Range::next_entry`] lends instead, without allocating.
 /// Holds one page in memory at most while it rests. An iteration that met an error is over.
-pub struct Range<'t>(On<'t>);
+pub struct Range<'t> {
+    core: &'t Core,
+    on: On<'t>,
+    /// It was used in a forked child.
+    over: bool,
+}
 
 enum On<'t> {
     Mmap(btree::Range<'t, MmapPager>),
@@ -44,7 +49,7 @@ macro_rules! on_range {
 
 impl<'t> Range<'t> {
     pub(crate) fn new<K: AsRef<[u8]>>(
-        pager: &'t AnyPager,
+        core: &'t Core,
         root: Root,
         bounds: &impl RangeBounds<K>,
     ) -> Self {
@@ -52,13 +57,24 @@ impl<'t> Range<'t> {
             bounds.start_bound().map(AsRef::as_ref),
             bounds.end_bound().map(AsRef::as_ref),
         );
-        Range(match pager {
+        let on = match &core.pager {
             AnyPager::Mmap(pager) => On::Mmap(Tree::new(pager, root).range(bounds)),
             AnyPager::Pool(pager) => On::Pool(Tree::new(pager, root).range(bounds)),
             AnyPager::Memory(pager) => On::Memory(Tree::new(pager, root).range(bounds)),
             #[cfg(test)]
             AnyPager::Modelled(pager) => On::Modelled(Tree::new(pager, root).range(bounds)),
-        })
+        };
+        Range {
+            core,
+            on,
+            over: false,
+        }
+    }
+
+    fn refuse_in_child(&mut self) -> Result<()> {
+        self.core
+            .refuse_in_child()
+            .inspect_err(|_| self.over = true)
     }
 
     /// The next entry from the front, lent until the next call.
@@ -66,7 +82,8 @@ impl<'t> Range<'t> {
     /// # Errors
     /// What the pager says.
     pub fn next_entry(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        Ok(on_range!(&mut self.0, range => range.next_ref())?)
+        self.refuse_in_child()?;
+        Ok(on_range!(&mut self.on, range => range.next_ref())?)
     }
 
     /// The next entry from the back, lent until the next call.
@@ -74,7 +91,8 @@ impl<'t> Range<'t> {
     /// # Errors
     /// What the pager says.
     pub fn next_entry_back(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        Ok(on_range!(&mut self.0, range => range.next_back_ref())?)
+        self.refuse_in_child()?;
+        Ok(on_range!(&mut self.on, range => range.next_back_ref())?)
     }
 }
 
@@ -82,13 +100,25 @@ impl Iterator for Range<'_> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        on_range!(&mut self.0, range => range.next()).map(|entry| Ok(entry?))
+        if self.over {
+            return None;
+        }
+        if let Err(error) = self.refuse_in_child() {
+            return Some(Err(error));
+        }
+        on_range!(&mut self.on, range => range.next()).map(|entry| Ok(entry?))
     }
 }
 
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        on_range!(&mut self.0, range => range.next_back()).map(|entry| Ok(entry?))
+        if self.over {
+            return None;
+        }
+        if let Err(error) = self.refuse_in_child() {
+            return Some(Err(error));
+        }
+        on_range!(&mut self.on, range => range.next_back()).map(|entry| Ok(entry?))
     }
 }
 

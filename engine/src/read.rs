@@ -39,7 +39,7 @@ impl ReadTxn {
     pub fn table(&self, name: &str) -> Result<Table<'_>> {
         let catalogue = self.at.catalogue;
         let found =
-            with_pager!(&self.open.pager, pager => catalogue::find(pager, catalogue, name))?;
+            with_pager!(self.open.pager()?, pager => catalogue::find(pager, catalogue, name))?;
         let root = found.ok_or_else(|| Error::NoSuchTable {
             name: name.to_owned(),
         })?;
@@ -55,7 +55,7 @@ impl ReadTxn {
     /// What the pager says.
     pub fn table_names(&self) -> Result<Vec<String>> {
         let catalogue = self.at.catalogue;
-        let tables = with_pager!(&self.open.pager, pager => catalogue::list(pager, catalogue))?;
+        let tables = with_pager!(self.open.pager()?, pager => catalogue::list(pager, catalogue))?;
         Ok(tables.into_iter().map(|(name, _)| name).collect())
     }
 }
@@ -105,7 +105,7 @@ impl<'t> Table<'t> {
     /// every frame of the pool is in use. A key over the limit is simply not there.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let key = key.as_ref();
-        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get(key))?)
+        Ok(with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).get(key))?)
     }
 
     /// Replaces what is in `value` by the value of `key`, and says whether there is one. Saves the
@@ -115,7 +115,7 @@ impl<'t> Table<'t> {
     /// As [`Table::get`].
     pub fn get_into(&self, key: impl AsRef<[u8]>, value: &mut Vec<u8>) -> Result<bool> {
         let key = key.as_ref();
-        let tree_says = with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_into(key, value));
+        let tree_says = with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).get_into(key, value));
         Ok(tree_says?)
     }
 
@@ -132,7 +132,9 @@ impl<'t> Table<'t> {
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         let key = key.as_ref();
-        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_with(key, look))?)
+        Ok(
+            with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).get_with(key, look))?,
+        )
     }
 
     /// Looks up many keys at once and shows each key's index and value, in any order, to `look`.
@@ -147,7 +149,7 @@ impl<'t> Table<'t> {
         keys: &[K],
         look: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
-        let tree_says = with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).get_many(keys, look));
+        let tree_says = with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).get_many(keys, look));
         Ok(tree_says?)
     }
 
@@ -157,7 +159,7 @@ impl<'t> Table<'t> {
     /// As [`Table::get`].
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).contains_key(key))?)
+        Ok(with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).contains_key(key))?)
     }
 
     /// The entry with the lowest key.
@@ -165,7 +167,7 @@ impl<'t> Table<'t> {
     /// # Errors
     /// As [`Table::get`].
     pub fn first(&self) -> Result<Option<Entry>> {
-        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).first())?)
+        Ok(with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).first())?)
     }
 
     /// The entry with the highest key.
@@ -173,12 +175,12 @@ impl<'t> Table<'t> {
     /// # Errors
     /// As [`Table::get`].
     pub fn last(&self) -> Result<Option<Entry>> {
-        Ok(with_pager!(&self.core.pager, pager => Tree::new(pager, self.root).last())?)
+        Ok(with_pager!(self.core.pager()?, pager => Tree::new(pager, self.root).last())?)
     }
 
     /// The entries whose keys lie in `bounds`, in order, from either end. Reads nothing yet.
     pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Range<'t> {
-        Range::new(&self.core.pager, self.root, &bounds)
+        Range::new(self.core, self.root, &bounds)
     }
 
     /// All entries, in order, from either end. Reads nothing yet.

@@ -84,6 +84,7 @@ struct OpenTable {
 
 impl WriteTxn {
     pub(crate) fn begin(open: Arc<Open>) -> Result<Self> {
+        open.refuse_in_child()?;
         if open.read_only {
             return Err(Error::ReadOnly);
         }
@@ -403,6 +404,7 @@ impl WriteTxn {
     }
 
     fn refuse_if_broken(&self) -> Result<()> {
+        self.open.refuse_in_child()?;
         self.broken.clone().map_or(Ok(()), Err)
     }
 
@@ -419,6 +421,11 @@ impl WriteTxn {
 
 impl Drop for WriteTxn {
     fn drop(&mut self) {
+        if self.open.is_in_child() {
+            // What it would give back is the parent's, who does so itself.
+            std::mem::forget(self.writer.take());
+            return;
+        }
         self.forget_records();
         let Some(mut writer) = self.writer.take() else {
             return;
