@@ -69,6 +69,15 @@ pub trait Layer: Sync {
     fn case(&self, seed: u64, tally: &mut Tally) -> Result<(), String>;
 }
 
+/// Says that a layer cannot run here, and why: a failure, unless `BIFOLIO_ALLOW_SKIP` is 1.
+pub fn skipped(layer: &str, why: &str) -> ExitCode {
+    println!("SKIPPED {layer}: {why}");
+    match std::env::var("BIFOLIO_ALLOW_SKIP") {
+        Ok(allowed) if allowed == "1" => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 /// What is shared by the threads of a run.
 struct Progress {
     waiting: VecDeque<u64>,

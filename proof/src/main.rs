@@ -17,6 +17,7 @@
 
 mod campaign;
 mod corpus;
+mod fuse;
 mod machine;
 mod pagers;
 mod record;
@@ -37,6 +38,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Layer C: the power is cut under a real kernel, in a file system of our own.
+    Fuse(fuse::Arguments),
+    /// A process that `fuse` starts and kills.
+    #[command(hide = true)]
+    FuseWorker(fuse::WorkerArguments),
     /// Layer J: processes are killed while they commit, and several open at once.
     Storm(storm::Arguments),
     /// A process that `storm` starts and kills.
@@ -46,6 +52,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().layer {
+        Command::Fuse(arguments) => fuse::run(&arguments),
+        Command::FuseWorker(arguments) => Ok(fuse::work(&arguments)),
         Command::Storm(arguments) => storm::run(&arguments),
         Command::StormWorker(arguments) => {
             storm::work(&arguments);
