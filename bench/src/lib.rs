@@ -18,15 +18,15 @@
 
 #![deny(unsafe_code)]
 
-mod cgroup;
+pub mod cgroup;
 mod child;
 mod cli;
 mod compare;
 mod dataset;
 mod environment;
 mod error;
-mod measure;
-mod record;
+pub mod measure;
+pub mod record;
 mod report;
 pub mod row;
 mod run;
@@ -40,4 +40,5 @@ mod units;
 mod workload;
 
 pub use cli::main;
+pub use dataset::evict;
 pub use error::{Error, Result};

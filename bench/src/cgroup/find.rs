@@ -15,6 +15,7 @@ pub enum Version {
 /// This process's own group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
+    /// Which interface it has.
     pub version: Version,
     /// The top of the hierarchy that is visible here.
     pub mount: PathBuf,
