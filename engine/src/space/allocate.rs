@@ -1,5 +1,10 @@
 //! Which page is handed out next.
 //!
+//! A single page is, if there is one, the one that became available last of those that were allocated
+//! since the last checkpoint: it is in memory, in the processor's cache even, and dirty already, so it
+//! costs no page fault and no frame, and the next checkpoint writes one page less. Small transactions
+//! go round among a few pages that way.
+//!
 //! Pages that are written together should lie together: what bounds random updates is scattered
 //! writes. So a cursor goes round the file and takes what is available where it stands; where
 //! nothing is, it looks ahead for a run of 64 pages, where there is none for one of 8, and then for
@@ -32,6 +37,12 @@ impl Space {
     /// Those of the pager: [`Error::Full`] when the file cannot grow; [`Error::Corrupt`] when a page
     /// of the map is damaged.
     pub fn allocate<P: Pager>(&mut self, pager: &P) -> Result<PageId> {
+        while let Some(page) = self.young.pop() {
+            if self.map.run_at(page, 1) == 1 {
+                self.map.take(page, 1);
+                return Ok(PageId::new(page));
+            }
+        }
         Ok(self.allocate_run(pager, 1)?.0)
     }
 

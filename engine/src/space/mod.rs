@@ -47,6 +47,9 @@ use format::Shape;
 use map::Map;
 use quarantine::Quarantine;
 
+/// Young pages that are remembered: what a few dozen small transactions retire.
+const YOUNG_MAX: usize = 256;
+
 /// The free space of a file, for its one writer.
 pub struct Space {
     geometry: Geometry,
@@ -54,6 +57,9 @@ pub struct Space {
     quarantine: Quarantine,
     /// Where the last run of pages ended: the next one is looked for from here on.
     cursor: u64,
+    /// Available pages that were allocated after the last store and so were never written: the next
+    /// to be handed out. Some may have been handed out with a run since.
+    young: Vec<u64>,
     /// How long a run is to be looked for: an index into `allocate::RUNS`.
     patience: usize,
     /// The stamp on the newest pages of the map.
@@ -81,6 +87,7 @@ impl Space {
             map: Map::open(geometry, shape, root)?,
             quarantine: Quarantine::new(),
             cursor: first_page(geometry).get(),
+            young: Vec::new(),
             patience: 0,
             stored: root.page.map_or(Version::ZERO, |page| page.version),
             reserve: (0, 0),
@@ -189,20 +196,37 @@ impl Space {
         self.quarantine.settle(live);
         let mut released = 0;
         loop {
-            let pages = self.quarantine.let_go(BATCH);
+            let pages = self.quarantine.let_go(BATCH).iter();
+            let pages: Vec<_> = pages.map(|page| page.id).collect();
             let count = pages.len();
             if count == 0 {
                 break;
             }
-            pager.discard(pages)?;
+            pager.discard(&pages)?;
             for page in self.quarantine.forget(count) {
-                self.map.end_quarantine(page.get());
+                self.map.end_quarantine(page.id.get());
+                if page.version > self.stored && self.young.len() < YOUNG_MAX {
+                    self.young.push(page.id.get());
+                }
             }
             self.patience = 0;
             released += count;
         }
         debug_assert_eq!(self.quarantine.len() as u64, self.quarantined());
         Ok(released)
+    }
+}
+
+impl Space {
+    /// Whether [`Space::release`] is worth its fixed costs, a `membarrier` above all: many pages wait
+    /// for it, or few can be had without it and without growing the file.
+    pub fn wants_release<P: Pager>(&self, pager: &P) -> bool {
+        /// Pages that may wait.
+        const WAITING_MAX: usize = 64;
+        /// Pages that are enough for small transactions until then.
+        const AT_HAND_MIN: u64 = 2 * WAITING_MAX as u64;
+        let at_hand = self.map.totals().available() + (pager.page_count() - self.map.end());
+        self.quarantine.fresh() >= WAITING_MAX || at_hand < AT_HAND_MIN
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Quarantine {
     /// Held pages, youngest first, by guardian.
     groups: BTreeMap<Version, BinaryHeap<(Version, PageId)>>,
     /// Pages that nobody reaches any more.
-    let_go: Vec<PageId>,
+    let_go: Vec<PageRef>,
     /// The live versions of the last settlement.
     live: Vec<Version>,
     /// No page has been settled that was retired later than this.
@@ -74,13 +74,13 @@ impl Quarantine {
     }
 
     /// Pages that were let go, up to `most` of them.
-    pub fn let_go(&self, most: usize) -> &[PageId] {
+    pub fn let_go(&self, most: usize) -> &[PageRef] {
         let rest = self.let_go.len().saturating_sub(most);
         &self.let_go[rest..]
     }
 
     /// The last `count` pages of [`Quarantine::let_go`] are no longer held.
-    pub fn forget(&mut self, count: usize) -> impl Iterator<Item = PageId> {
+    pub fn forget(&mut self, count: usize) -> impl Iterator<Item = PageRef> {
         self.let_go.drain(self.let_go.len() - count..)
     }
 
@@ -103,7 +103,7 @@ impl Quarantine {
                     let group = self.groups.entry(guardian).or_default();
                     group.push((page.version, page.id));
                 }
-                _ => self.let_go.push(page.id),
+                _ => self.let_go.push(page),
             }
         }
     }
@@ -116,19 +116,27 @@ impl Quarantine {
             // No version between `gone` and the retirement of its pages was live, and none of
             // these comes to life again: so the next older one is the guardian now.
             let Some(guardian) = latest_before(live, gone) else {
-                self.let_go.extend(group.into_iter().map(|(_, id)| id));
+                let pages = group
+                    .into_iter()
+                    .map(|(version, id)| PageRef { id, version });
+                self.let_go.extend(pages);
                 continue;
             };
-            while let Some(&(born, id)) = group.peek()
-                && born > guardian
+            while let Some(&(version, id)) = group.peek()
+                && version > guardian
             {
                 group.pop();
-                self.let_go.push(id);
+                self.let_go.push(PageRef { id, version });
             }
             if !group.is_empty() {
                 self.groups.entry(guardian).or_default().append(&mut group);
             }
         }
+    }
+
+    /// Pages retired since the last settlement.
+    pub fn fresh(&self) -> usize {
+        self.fresh.len()
     }
 
     /// Pages held, for the assertion that the map counts the same.
@@ -162,7 +170,7 @@ mod tests {
     fn settle(quarantine: &mut Quarantine, live: &[Version]) -> Vec<PageId> {
         quarantine.settle(live);
         let count = quarantine.let_go(usize::MAX).len();
-        quarantine.forget(count).collect()
+        quarantine.forget(count).map(|page| page.id).collect()
     }
 
     #[test]

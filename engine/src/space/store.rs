@@ -68,6 +68,7 @@ impl Space {
             self.stored = version;
         }
         self.map.settled();
+        self.young.clear();
         Ok(Stored {
             root: self.map.root(),
             pages,

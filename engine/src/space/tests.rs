@@ -47,7 +47,9 @@ fn full(shape: Shape, end: u64) -> MapRoot {
 /// A file of `end` used pages, of which version 1 wrote every one.
 fn full_space<P: Pager>(pager: &P, end: u64) -> Space {
     pager.grow(end).unwrap();
-    Space::open(pager.geometry(), full(Shape::of(pager.geometry()), end)).unwrap()
+    let mut space = Space::open(pager.geometry(), full(Shape::of(pager.geometry()), end)).unwrap();
+    space.stored = v(1);
+    space
 }
 
 /// Makes these pages available, as of `at`.

@@ -111,7 +111,7 @@ impl WriteTxn {
         let base = open.newest();
         // After a failure the space goes with no version any more.
         let released = with_pager!(&open.pager, pager => {
-            open.or_poison(|| writer.release(pager, &base))
+            open.or_poison(|| writer.release_if_due(pager, &base))
         });
         if let Err(error) = released {
             open.give_writer_back(writer);

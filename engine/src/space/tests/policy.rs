@@ -88,6 +88,52 @@ fn a_run_is_wanted_where_there_is_one_and_not_in_the_rest_at_the_cursor() {
 }
 
 #[test]
+fn pages_that_were_never_written_are_handed_out_first_until_the_next_store() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 10_000);
+    make_available(&mut space, &pager, 100..400, 2);
+    let retire_two = |space: &mut Space, first, at| {
+        for number in [first, first + 1] {
+            space.retire(&pager, page(number, at - 1), v(at)).unwrap();
+        }
+        space.release(&pager, &[v(at)]).unwrap();
+    };
+    assert_eq!(run_lengths(&mut space, &pager, 20), [20]);
+    retire_two(&mut space, 110, 4);
+    let next = [(); 3].map(|()| space.allocate(&pager).unwrap().get());
+    assert_eq!(next, [111, 110, 120], "then on from where the cursor was");
+
+    // One that a run has taken meanwhile is not handed out twice.
+    retire_two(&mut space, 112, 6);
+    space.cursor = 113;
+    assert_eq!(space.allocate_run(&pager, 1).unwrap().0.get(), 113);
+    assert_eq!(space.allocate(&pager).unwrap().get(), 112);
+    space.cursor = 121;
+
+    // What a store refers to is about to be written, so it is nothing special any more.
+    retire_two(&mut space, 114, 8);
+    let _stored = space.store(&pager, v(9)).unwrap();
+    assert!(space.allocate(&pager).unwrap().get() > 120);
+    retire_two(&mut space, 116, 9);
+    assert!(space.allocate(&pager).unwrap().get() > 120);
+}
+
+#[test]
+fn a_release_is_wanted_when_much_waits_or_little_is_left() {
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, 10_000);
+    assert!(space.wants_release(&pager), "nothing is left");
+    make_available(&mut space, &pager, 100..400, 2);
+    assert!(!space.wants_release(&pager));
+    retire(&mut space, &pager, 1000..1063, 3);
+    assert!(!space.wants_release(&pager));
+    retire(&mut space, &pager, [1063], 3);
+    assert!(space.wants_release(&pager), "64 pages wait");
+    space.release(&pager, &[v(3)]).unwrap();
+    assert!(!space.wants_release(&pager));
+}
+
+#[test]
 #[should_panic(expected = "free already")]
 fn a_page_given_back_twice_is_a_mistake() {
     let pager = Sparse::new(geometry(PageSize::DEFAULT));
