@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 use bifolio_btree::Root;
 use bifolio_pager::sync::atomic::AtomicU64;
-use bifolio_pager::sync::{Condvar, Mutex, RwLock};
+use bifolio_pager::sync::{Condvar, Mutex, RwLock, thread};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
 use bifolio_pager_bufpool::BufPool;
 use bifolio_pager_mmap::{ForkMark, MmapPager};
@@ -324,6 +324,14 @@ impl Core {
 
     /// Takes the writer, waiting until it is there.
     pub fn take_writer(&self) -> Result<Box<Writer>> {
+        /// Most transactions are short: to sleep and be woken takes longer.
+        const YIELDS: u32 = 8;
+        for _ in 0..YIELDS {
+            if let Some(writer) = self.try_take_writer()? {
+                return Ok(writer);
+            }
+            thread::yield_now();
+        }
         let mut place = self.writer.lock();
         loop {
             self.refuse_if_failed()?;
@@ -393,6 +401,15 @@ impl Versions {
 }
 
 impl Writer {
+    /// As [`Writer::release`], if there is much to release, or little to be had.
+    pub fn release_if_due<P: Pager>(&mut self, pager: &P, current: &Committed) -> Result<()> {
+        if self.space.wants_release(pager) {
+            self.release(pager, current)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Ends the quarantine of what nobody reads any more. `current` is the newest version.
     pub fn release<P: Pager>(&mut self, pager: &P, current: &Committed) -> Result<()> {
         // `get_mut` succeeds when we hold the only reference left, and then nobody can make another.

@@ -2,7 +2,13 @@
 //!
 //! A *group* is what was appended since the last group was taken. Whoever has to wait and finds no
 //! leader becomes the *leader*: it takes the group, writes and syncs it, and wakes those who waited
-//! for it. What is appended meanwhile is the next group, in the other buffer.
+//! for it, and one who waits for the next group, to lead that. What is appended meanwhile is the next
+//! group, in the other buffer. Before it takes the group, a leader may wait a moment for company
+//! (`gather.rs`).
+//!
+//! Who waits is parked: it stands in `waiters`, under `state`, before it parks, and whoever takes it
+//! out unparks it. What woke it may be anything, so it looks again; most find what they wait for
+//! durable without taking the lock.
 //!
 //! Invariants:
 //! 1. At most one thread leads. `leading` is set and reset under `state`, and `writer` is locked
@@ -17,14 +23,17 @@
 //! appends after it waits.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bifolio_pager::Version;
 use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
+use bifolio_pager::sync::thread::{self, Thread};
 use bifolio_pager::sync::{Condvar, Mutex, MutexGuard};
 
 use super::buffer::AlignedBuf;
 use super::error::{Error, Result};
 use super::files::Files;
+use super::gather::Gathering;
 use super::mark::LogMark;
 use super::options::LogCounters;
 use super::position::{Layout, Position};
@@ -44,8 +53,8 @@ pub struct Log {
     writer: Mutex<Writer>,
     /// A copy of [`State::durable`] that can be read without the lock.
     durable: AtomicU64,
-    /// Waiters of the groups with an even and with an odd number.
-    done: [Condvar; 2],
+    /// The leader that waits for company.
+    gathered: Condvar,
     /// Those who append and wait for room.
     room: Condvar,
 }
@@ -70,6 +79,9 @@ struct State {
     /// The number of the last group that was taken, and where it ends.
     group: u64,
     group_end: Position,
+    /// Who waits for the groups with an even and with an odd number.
+    waiters: [Vec<Thread>; 2],
+    gathering: Gathering,
     failed: Option<Arc<str>>,
     largest_group: u64,
     bytes_written: u64,
@@ -110,6 +122,8 @@ impl Log {
             leading: false,
             group: 0,
             group_end: start,
+            waiters: [Vec::new(), Vec::new()],
+            gathering: Gathering::default(),
             failed: None,
             largest_group: 0,
             bytes_written: 0,
@@ -129,7 +143,7 @@ impl Log {
             state: Mutex::new(state),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(start.get()),
-            done: [Condvar::new(), Condvar::new()],
+            gathered: Condvar::new(),
             room: Condvar::new(),
         };
         let mut state = log.state.lock();
@@ -230,6 +244,8 @@ impl Log {
             }
             state.full_buffers += 1;
             if state.leading {
+                state.gathering.cut_short();
+                self.gathered.notify_one();
                 self.room.wait(&mut state);
             } else {
                 self.lead(&mut state);
@@ -261,8 +277,18 @@ impl Log {
             state.check()?;
             if state.leading {
                 let group = state.group + u64::from(position > state.group_end);
-                self.done[(group % 2) as usize].wait(&mut state);
+                state.add_waiter(group, thread::current());
+                if state.gathering.is_complete(state.company()) {
+                    self.gathered.notify_one();
+                }
+                drop(state);
+                thread::park();
+                if self.durable_position() >= position {
+                    return Ok(());
+                }
+                state = self.state.lock();
             } else {
+                self.gather(&mut state);
                 self.lead(&mut state);
             }
         }
@@ -276,9 +302,36 @@ impl Log {
         self.wait_durable(self.end())
     }
 
+    /// Waits a moment for others to commit, if they were many just now: those whom the last group has
+    /// woken would otherwise miss this one. Nobody leads when this is called, nor when it returns.
+    fn gather(&self, state: &mut MutexGuard<'_, State>) {
+        let before = state.company();
+        let Some(patience) = state.gathering.begin(before) else {
+            return;
+        };
+        let deadline = Instant::now() + patience;
+        state.leading = true;
+        while state.gathering.is_on()
+            && !state.gathering.is_complete(state.company())
+            && state.failed.is_none()
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.gathered.wait_for(state, left);
+        }
+        state.leading = false;
+        let came = state.company() > before;
+        state.gathering.end(came);
+    }
+
     /// Writes and syncs what is queued. Nobody leads when this is called, and nobody when it
-    /// returns; in between the lock is released.
+    /// returns; in between the lock is released. Does nothing after a failure.
     fn lead(&self, state: &mut MutexGuard<'_, State>) {
+        if state.failed.is_some() {
+            return;
+        }
         state.queue.close();
         let idle = state
             .idle
@@ -291,6 +344,7 @@ impl Log {
         state.group_end = end;
         self.room.notify_all();
 
+        let begin = Instant::now();
         let result = MutexGuard::unlocked(state, || {
             let unfinished = Unfinished(self);
             let result = self.writer.lock().write_group(&mut group, start);
@@ -299,6 +353,8 @@ impl Log {
         });
 
         state.leading = false;
+        let lately = 1 + state.waiters.iter().map(Vec::len).sum::<usize>();
+        state.gathering.group_done(begin.elapsed(), lately);
         match result {
             Err(error) => self.fail(state, &error.to_string()),
             Ok(()) if state.failed.is_some() => {}
@@ -311,16 +367,25 @@ impl Log {
         }
         group.clear();
         state.idle = Some(group);
-        self.done[(state.group % 2) as usize].notify_all();
-        self.done[((state.group + 1) % 2) as usize].notify_one();
         self.room.notify_all();
+        let this = (state.group % 2) as usize;
+        let next_leader = state.waiters[1 - this].pop();
+        let done = std::mem::take(&mut state.waiters[this]);
+        MutexGuard::unlocked(state, || {
+            next_leader.iter().chain(&done).for_each(Thread::unpark);
+        });
     }
 
     /// Sets the first failure, for good, and wakes everybody.
     fn fail(&self, state: &mut State, first: &str) {
         state.failed.get_or_insert_with(|| first.into());
-        self.done.iter().for_each(|done| _ = done.notify_all());
+        let waiters = state
+            .waiters
+            .iter_mut()
+            .flat_map(|waiting| waiting.drain(..));
+        waiters.for_each(|waiter| waiter.unpark());
         self.room.notify_all();
+        self.gathered.notify_all();
     }
 
     /// Where the next commit will lie.
@@ -422,6 +487,20 @@ impl Log {
 }
 
 impl State {
+    /// `waiter` waits for this group, which is being written or comes next.
+    fn add_waiter(&mut self, group: u64, waiter: Thread) {
+        let waiters = &mut self.waiters[(group % 2) as usize];
+        // Something else may have woken it while it stood here.
+        if waiters.iter().all(|other| other.id() != waiter.id()) {
+            waiters.push(waiter);
+        }
+    }
+
+    /// Threads that the next group would serve: its leader, and who waits for it.
+    fn company(&self) -> usize {
+        1 + self.waiters[((self.group + 1) % 2) as usize].len()
+    }
+
     fn check(&self) -> Result<()> {
         match &self.failed {
             None => Ok(()),

@@ -8,6 +8,7 @@ mod disk;
 mod error;
 mod files;
 mod frame;
+mod gather;
 mod history;
 #[expect(clippy::module_inception, reason = "it is the log's main type")]
 mod log;
