@@ -11,8 +11,9 @@
 //!   read; a page that rots on the device after it was verified is not found out until reopening.
 //! - **A read can fail after it was granted**, by `SIGBUS`. The handler in `sigbus` makes zeros of the
 //!   page and takes a note; `confirm` on the guard reads the note.
-//! - **A new page that reuses a number is read first.** To store into a page that is not in memory,
-//!   the kernel brings in the old content that is about to be overwritten. A buffer pool does not.
+//! - **A new page that reuses a number would be read first.** To store into a page that is not in
+//!   memory, the kernel brings in the old content that is about to be overwritten. A system call more
+//!   for each such page avoids the read: see `Storage::write_zero_page`. A buffer pool needs neither.
 //! - **The memory bound is soft.** The pages in memory are the page cache, which the kernel bounds.
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`

@@ -50,6 +50,9 @@ pub(crate) struct Map {
     one_by_one: AtomicBool,
 }
 
+/// Pages of the system's in one of ours, at most.
+const SYSTEM_PAGES_MAX: usize = 65_536 / 4096;
+
 /// Ranges that the kernel takes in one call (`UIO_MAXIOV`).
 const MOST_RANGES: usize = 1024;
 
@@ -230,11 +233,12 @@ impl Map {
     /// Whether the page `id` is in memory, as far as the kernel says; it is when in doubt.
     pub(crate) fn in_memory(&self, id: PageId) -> bool {
         let start = self.place(id).start.as_ptr();
-        let mut state = 0;
-        // SAFETY: the page lies in the mapping, by `place`. The length is rounded up to the first of
-        // the system's pages in it, which stands for the others, and for which one byte is written.
-        let looked = unsafe { libc::mincore(start.cast(), 1, &raw mut state) };
-        looked != 0 || state & 1 != 0
+        let mut states = [1; SYSTEM_PAGES_MAX];
+        // SAFETY: the page lies in the mapping, by `place`. One byte is written for each of the
+        // system's pages in it, and the array has room for those of the largest page.
+        let looked =
+            unsafe { libc::mincore(start.cast(), self.page_size.bytes(), states.as_mut_ptr()) };
+        looked != 0 || states.iter().all(|state| state & 1 != 0)
     }
 
     /// Whether [`Map::in_memory`] can be believed: the kernel answers yes for every page of a file

@@ -48,6 +48,7 @@ struct Tally {
     prefetched: AtomicU64,
     verified: AtomicU64,
     created: AtomicU64,
+    overwritten_unread: AtomicU64,
 }
 
 fn count(counter: &AtomicU64, more: u64) {
@@ -202,12 +203,18 @@ impl Pager for MmapPager {
         Ok(PageRead(self.map.held(at.id, hold)))
     }
 
-    /// Zeros the page through the mapping. Where the page is not in memory the kernel first reads
-    /// its old content from the file.
+    /// Zeros the page through the mapping. Where the file has old content there, this costs a look at
+    /// whether that is in memory (`mincore`), and if not, a `pwrite`.
     fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
         self.storage.check_writable(&self.map)?;
         self.check_has(at.id, "created")?;
+        let is_new = self.pages.word(at.id).state() == State::Unknown;
         let mut page = self.map.owned(at.id, self.pages.create(at.id)?);
+        let has_old_content = !is_new || self.storage.was_there_at_open(at.id);
+        if has_old_content && !self.map.in_memory(at.id) {
+            self.storage.write_zero_page(at.id)?;
+            count(&self.tally.overwritten_unread, 1);
+        }
         page.zero();
         page.bytes_mut()[SELF_REF].copy_from_slice(&at.encode());
         count(&self.tally.created, 1);
@@ -324,6 +331,7 @@ impl Pager for MmapPager {
             pages_prefetched: get(&self.tally.prefetched),
             pages_verified: get(&self.tally.verified),
             pages_created: get(&self.tally.created),
+            overwrites_unread: get(&self.tally.overwritten_unread),
             syncs: Some(self.storage.syncs()),
             memory_bytes: Some(
                 self.pages.memory_bytes() + self.warm.as_ref().map_or(0, Warm::memory_bytes),

@@ -30,6 +30,8 @@ pub(crate) struct Storage {
     poison: Poison,
     /// Whole pages that the file has room for. Never falls.
     page_count: AtomicU64,
+    /// Pages that the file had when it was opened.
+    opened_with: u64,
     /// One growth at a time.
     growing: Mutex<()>,
     /// Whether the file grew since its length was last made durable.
@@ -69,6 +71,7 @@ impl Storage {
             read_only,
             poison: Poison::default(),
             page_count: AtomicU64::new(len / page_size.bytes() as u64),
+            opened_with: len / page_size.bytes() as u64,
             growing: Mutex::new(()),
             grown: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
@@ -99,6 +102,21 @@ impl Storage {
             return Err(self.poison.record(map_lost()));
         }
         Ok(())
+    }
+
+    /// Whether the file had page `id` when it was opened, and so perhaps something in it. What was
+    /// allocated since and never written is zeros without being read.
+    pub(crate) fn was_there_at_open(&self, id: PageId) -> bool {
+        id.get() < self.opened_with
+    }
+
+    /// Overwrites page `id` with zeros in the page cache. By `pwrite`, because the kernel then knows
+    /// that all of the page is overwritten; a store through the mapping would first read it.
+    pub(crate) fn write_zero_page(&self, id: PageId) -> Result<()> {
+        const ZEROS: [u8; 65_536] = [0; 65_536];
+        self.file
+            .write_all_at(&ZEROS[..self.page_size.bytes()], self.page_size.offset(id))
+            .map_err(|error| self.failed(format!("overwriting page {id} with zeros"), error))
     }
 
     /// Makes room for `page_count` pages, at most `limit`.

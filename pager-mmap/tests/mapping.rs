@@ -428,3 +428,60 @@ fn hints_for_pages_in_memory_and_outside_the_file_change_nothing_however_often_g
         assert_eq!(pager.read(at).unwrap()[HEADER_LEN], index as u8);
     }
 }
+
+/// Bytes that this thread has had read from devices.
+fn bytes_read() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = stat.lines().find(|line| line.starts_with("read_bytes:"));
+    line.unwrap()["read_bytes:".len()..].trim().parse().unwrap()
+}
+
+#[test]
+fn old_content_that_is_not_in_memory_is_overwritten_without_being_read() {
+    const COUNT: u64 = 500;
+    for page_size in [PageSize::DEFAULT, PageSize::new(16_384).unwrap()] {
+        let geometry = bifolio_pager::Geometry {
+            page_size,
+            ..geometry()
+        };
+        let at = |index: u64, version| bifolio_pager::PageRef {
+            id: first_page(geometry).plus(index),
+            version: bifolio_pager::Version::new(version),
+        };
+        let pager = OnFile::new(tempfile::tempfile().unwrap(), geometry, options());
+        pager.grow(first_page(geometry).get() + COUNT).unwrap();
+        let old: Vec<_> = (0..COUNT).map(|index| at(index, 1)).collect();
+        for &at in &old {
+            pager.create(at).unwrap()[HEADER_LEN..].fill(1);
+        }
+        pager.seal(&old).unwrap();
+        let _ = pager.flush(&old).unwrap();
+        assert_eq!(pager.counters().overwrites_unread, Some(0), "new room");
+
+        // Opened anew, with none of it in memory.
+        let pager = pager.reopen(options());
+        rustix::fs::fadvise(&pager.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let before = bytes_read();
+        let new: Vec<_> = (0..COUNT).map(|index| at(index, 2)).collect();
+        for &at in &new {
+            let mut page = pager.create(at).unwrap();
+            assert!(page[HEADER_LEN..].iter().all(|&byte| byte == 0));
+            page[HEADER_LEN..].fill(2);
+        }
+        if pager.counters().overwrites_unread == Some(0) {
+            println!("SKIPPED: the cached pages were not dropped, or the kernel does not say so");
+            continue;
+        }
+        assert_eq!(pager.counters().overwrites_unread, Some(COUNT));
+        // Not none at all: the test's own code may come in meanwhile.
+        let read = bytes_read() - before;
+        assert!(read < COUNT * PAGE / 10, "{read} bytes were read");
+        pager.seal(&new).unwrap();
+        let _ = pager.flush(&new).unwrap();
+        let pager = pager.reopen(options());
+        for &at in &new {
+            let page = pager.read(at).unwrap();
+            assert!(page[HEADER_LEN..].iter().all(|&byte| byte == 2));
+        }
+    }
+}

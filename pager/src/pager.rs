@@ -216,6 +216,8 @@ pub struct Counters {
     pub pages_verified: Option<u64>,
     /// Pages that began a life.
     pub pages_created: Option<u64>,
+    /// Pages created over old content that was not in memory, without reading that first.
+    pub overwrites_unread: Option<u64>,
     /// Calls of `msync` or `fdatasync`.
     pub syncs: Option<u64>,
     /// Frames the pager may fill.
