@@ -27,8 +27,10 @@ impl PageGuard for PageRead<'_> {
     #[inline]
     fn confirm(&self) -> Result<()> {
         let map = self.0.map();
-        if map.watch().any() {
-            return confirm_after_faults(map, self.0.id());
+        if map.watch().any()
+            && let Some(id) = self.0.mapped_id()
+        {
+            return confirm_after_faults(map, id);
         }
         Ok(())
     }
@@ -54,7 +56,8 @@ fn lost(id: PageId) -> Error {
 }
 
 /// A private page of an [`MmapPager`](crate::MmapPager) that is being written: bytes of the mapping
-/// itself, which the kernel may write to the file at any moment (clause 4).
+/// itself, which the kernel may write to the file at any moment (clause 4), or of a buffer
+/// ([`WriteStyle::Pwrite`](crate::WriteStyle)).
 #[must_use = "the page may be written only while the guard lives"]
 pub struct PageMut<'p>(pub(crate) OwnPage<'p>);
 

@@ -18,8 +18,8 @@
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`
 //! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `warm.rs` which
-//! hints are worth a system call, `sigbus.rs` the signal. [`ForkMark`], which serves the engine under
-//! every pager, is here because it owns a mapping.
+//! hints are worth a system call, `sigbus.rs` the signal, `pwrite.rs` the other style of writing.
+//! [`ForkMark`], which serves the engine under every pager, is here because it owns a mapping.
 
 #![deny(
     unsafe_code,
@@ -28,6 +28,8 @@
     clippy::multiple_unsafe_ops_per_block
 )]
 
+#[expect(unsafe_code, reason = "owns the memory of private pages")]
+mod buffers;
 #[expect(unsafe_code, reason = "owns a page that the kernel clears in children")]
 mod fork;
 mod guard;
@@ -37,6 +39,7 @@ mod options;
 mod pager;
 mod pages;
 mod poison;
+mod pwrite;
 #[expect(unsafe_code, reason = "is a signal handler")]
 mod sigbus;
 mod state;
@@ -45,5 +48,5 @@ mod warm;
 
 pub use fork::ForkMark;
 pub use guard::{PageMut, PageRead};
-pub use options::{Advice, MmapOptions};
+pub use options::{Advice, MmapOptions, WriteStyle};
 pub use pager::MmapPager;

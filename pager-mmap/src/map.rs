@@ -31,6 +31,7 @@ use bifolio_pager::{Error, PageId, PageSize, Result};
 use memmap2::{Advice, MmapRaw};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
+use crate::buffers::Buffers;
 use crate::sigbus::{self, Watch};
 use crate::state::{Exclusive, Hold, Latch};
 
@@ -39,6 +40,8 @@ pub(crate) struct Map {
     /// Before `raw`: the handler must not know the range any more when it is unmapped.
     watch: Watch,
     raw: MmapRaw,
+    /// Where private pages lie, if not in the mapping, which is then only read.
+    buffers: Option<Buffers>,
     /// Where `raw` begins.
     base: NonNull<u8>,
     page_size: PageSize,
@@ -48,6 +51,17 @@ pub(crate) struct Map {
     ourselves: Option<OwnedFd>,
     /// Such advice was refused.
     one_by_one: AtomicBool,
+}
+
+/// How pages come to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// The file was opened for reading only.
+    Never,
+    /// Private pages are pages of the mapping.
+    ThroughMapping,
+    /// Private pages lie in buffers, in so many bytes of memory; the mapping is only read.
+    InBuffers { bytes: u64 },
 }
 
 /// Pages of the system's in one of ours, at most.
@@ -92,8 +106,14 @@ impl Map {
         file: &File,
         bytes: usize,
         page_size: PageSize,
-        read_only: bool,
+        writing: Writing,
     ) -> Result<Self> {
+        let read_only = !matches!(writing, Writing::ThroughMapping);
+        let capacity = (bytes / page_size.bytes()) as u64;
+        let buffers = match writing {
+            Writing::InBuffers { bytes } => Some(Buffers::new(bytes, page_size, capacity)?),
+            Writing::ThroughMapping | Writing::Never => None,
+        };
         let mut options = memmap2::MmapOptions::new();
         options.len(bytes);
         let mapped = if read_only {
@@ -109,8 +129,9 @@ impl Map {
             base: base.expect("a mapping does not begin at address zero"),
             watch: sigbus::watch(raw.as_mut_ptr() as usize, bytes, read_only)?,
             raw,
+            buffers,
             page_size,
-            capacity: (bytes / page_size.bytes()) as u64,
+            capacity,
             ourselves: pidfd_open(getpid(), PidfdFlags::empty()).ok(),
             one_by_one: AtomicBool::new(false),
         })
@@ -136,17 +157,15 @@ impl Map {
     /// The page `id` for reading, for as long as it is held. `hold` must be of this page.
     #[inline]
     pub(crate) fn held<'p>(&'p self, id: PageId, hold: Hold<'p>) -> HeldPage<'p> {
-        HeldPage {
-            page: self.place(id),
-            hold,
-        }
+        let page = self.place_held(id, &hold);
+        HeldPage { page, hold }
     }
 
     /// The page `id` for writing. `exclusive` must be of this page.
     #[inline]
     pub(crate) fn owned<'p>(&'p self, id: PageId, exclusive: Exclusive<'p>) -> OwnPage<'p> {
         OwnPage {
-            page: self.place(id),
+            page: self.place_of_private(id),
             exclusive,
         }
     }
@@ -154,7 +173,12 @@ impl Map {
     /// The page `id` but for its checksum word, while it is held. `hold` must be of this page.
     #[inline]
     pub(crate) fn bytes<'h>(&'h self, id: PageId, hold: &'h Hold<'_>) -> &'h [u8] {
-        self.place(id).bytes(hold)
+        self.place_held(id, hold).bytes(hold)
+    }
+
+    /// Where private pages lie, if not in the mapping.
+    pub(crate) fn buffers(&self) -> Option<&Buffers> {
+        self.buffers.as_ref()
     }
 
     /// The whole page with its checksum word, while it is latched. `_latch` must be of this page.
@@ -164,6 +188,22 @@ impl Map {
         // the page (state.rs, invariants 1 and 2), and the checksum word neither: that is filled
         // only in a sealed page of our own making, and such a page is never latched as unknown.
         unsafe { slice::from_raw_parts(start, self.page_size.bytes()) }
+    }
+
+    /// A page that was private when it was latched has its place for as long (buffers.rs, 2).
+    #[inline]
+    fn place_held(&self, id: PageId, hold: &Hold<'_>) -> Place<'_> {
+        match hold {
+            Hold::Sealed(_) => self.place(id),
+            Hold::Latched(_) => self.place_of_private(id),
+        }
+    }
+
+    fn place_of_private(&self, id: PageId) -> Place<'_> {
+        match self.buffers().and_then(|buffers| buffers.of(id)) {
+            Some(start) => Place { start, map: self },
+            None => self.place(id),
+        }
     }
 
     #[inline]
@@ -268,8 +308,8 @@ impl<'p> Place<'p> {
         'p: 'h,
     {
         let usable = self.map.page_size.usable();
-        // SAFETY: the bytes lie inside the mapping, which lives for `'p`. Nobody writes them while
-        // the hold lives (state.rs, invariant 4); the checksum word, which flush may fill at any
+        // SAFETY: the bytes lie inside the mapping or in a buffer, which live for `'p`. Nobody writes
+        // them, and the buffer stays this page's (buffers.rs, invariant 2), while the hold lives (state.rs, invariant 4); the checksum word, which flush may fill at any
         // time, lies behind them.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), usable) }
     }
@@ -288,12 +328,18 @@ impl HeldPage<'_> {
         self.page.map
     }
 
-    /// Which page this is.
+    /// Which page of the mapping this is; none if it lies in a buffer.
     #[cold]
-    pub(crate) fn id(&self) -> PageId {
-        let base = self.page.map.base.addr().get();
-        let offset = self.page.start.addr().get() - base;
-        PageId::new((offset / self.page.map.page_size.bytes()) as u64)
+    pub(crate) fn mapped_id(&self) -> Option<PageId> {
+        let map = self.page.map;
+        let offset = self
+            .page
+            .start
+            .addr()
+            .get()
+            .checked_sub(map.base.addr().get())?;
+        let index = (offset / map.page_size.bytes()) as u64;
+        (index < map.capacity).then(|| PageId::new(index))
     }
 
     /// Fills the checksum word of a sealed page. Others may do so at once with the same value.
@@ -302,8 +348,8 @@ impl HeldPage<'_> {
         // SAFETY: the word lies inside the page, hence inside the mapping.
         let word = unsafe { self.page.start.as_ptr().add(usable) };
         // SAFETY: pages start at multiples of their size and the word is the last eight bytes, so it
-        // is aligned. The mapping is writable: only a pager that may write has pages without a
-        // checksum. No reference covers the word (`bytes` ends before it; `image` and `bytes_mut`
+        // is aligned. The mapping is writable: where it is only read, pages get their checksum in
+        // their buffer, and none is found sealed without. No reference covers the word (`bytes` ends before it; `image` and `bytes_mut`
         // exist only while the page is not sealed), and all other access to it is atomic.
         let word = unsafe { AtomicU64::from_ptr(word.cast()) };
         word.store(checksum.to_le(), Ordering::Relaxed);
@@ -325,8 +371,9 @@ impl OwnPage<'_> {
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let usable = self.page.map.page_size.usable();
-        // SAFETY: the bytes lie inside the mapping, which outlives `self` and is writable, since a
-        // read-only pager gives out no `Exclusive`. Nobody else reads or writes them while the
+        // SAFETY: the bytes lie inside the mapping or in a buffer, both of which outlive `self`, and
+        // are writable: a read-only pager gives out no `Exclusive`, and where the mapping alone is
+        // read-only, pages are written in buffers only (pwrite.rs). Nobody else reads or writes them while the
         // `Exclusive` in `self` lives (state.rs, invariants 1, 2 and 4).
         unsafe { slice::from_raw_parts_mut(self.page.start.as_ptr(), usable) }
     }
@@ -334,6 +381,49 @@ impl OwnPage<'_> {
     /// Makes the page immutable.
     pub(crate) fn seal(self) {
         self.exclusive.seal();
+    }
+
+    /// Makes the page, whose checksum is in the file, immutable.
+    pub(crate) fn seal_written(self) {
+        self.exclusive.seal_checksummed();
+    }
+
+    /// The whole page with its checksum word.
+    pub(crate) fn image(&self) -> &[u8] {
+        let len = self.page.map.page_size.bytes();
+        // SAFETY: as in `bytes`. The checksum word is ours too: it is filled by others in sealed
+        // pages only.
+        unsafe { slice::from_raw_parts(self.page.start.as_ptr(), len) }
+    }
+
+    /// Fills the checksum word in.
+    pub(crate) fn fill_checksum(&mut self, checksum: u64) {
+        let usable = self.page.map.page_size.usable();
+        // SAFETY: the word lies inside the page.
+        let word = unsafe { self.page.start.as_ptr().add(usable) };
+        // SAFETY: as in `bytes_mut`, for the eight bytes behind those, which nobody else touches in
+        // a page that is being written.
+        unsafe {
+            word.cast::<[u8; CHECKSUM_LEN]>()
+                .write(checksum.to_le_bytes())
+        };
+    }
+
+    /// Makes the page what the file has at `id`, its number; the page lies in a buffer.
+    pub(crate) fn copy_from_file(&mut self, id: PageId) {
+        let map = self.page.map;
+        let from = map.place(id).start;
+        assert_ne!(from, self.page.start, "the page lies in the mapping itself");
+        let len = map.page_size.bytes();
+        // SAFETY: both are whole pages in mappings that live as long as `self`, and not the same. The
+        // one written is ours, as in `bytes_mut`; the one read is written by nobody, since private
+        // pages are not written through this mapping and nobody else has an `Exclusive`.
+        unsafe {
+            self.page
+                .start
+                .as_ptr()
+                .copy_from_nonoverlapping(from.as_ptr(), len)
+        }
     }
 
     /// Makes the whole page zeros, its checksum word too.
@@ -375,7 +465,7 @@ mod tests {
             .unwrap();
         file.sync_data().unwrap();
         let len = (PAGES as usize + 8) * PAGE;
-        let map = Map::new(&file, len, PageSize::DEFAULT, true).unwrap();
+        let map = Map::new(&file, len, PageSize::DEFAULT, Writing::Never).unwrap();
         (file, map)
     }
 

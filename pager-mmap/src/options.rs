@@ -19,6 +19,11 @@ pub struct MmapOptions {
     /// What the kernel is told about the order of reads, until
     /// [`advise`](bifolio_pager::Pager::advise) tells it otherwise. Default: `Random`.
     pub advice: Advice,
+    /// How changed pages get into the file. Default: through the mapping.
+    pub write_style: WriteStyle,
+    /// With [`WriteStyle::Pwrite`], bytes of memory for pages of the running transaction; beyond
+    /// that they are written early. At least a page. Default: 64 MiB.
+    pub private_bytes: u64,
 }
 
 impl Default for MmapOptions {
@@ -27,6 +32,31 @@ impl Default for MmapOptions {
             read_only: false,
             max_bytes: 1 << 40,
             advice: Advice::Random,
+            write_style: WriteStyle::Mapping,
+            private_bytes: 64 << 20,
+        }
+    }
+}
+
+/// How changed pages get into the file. LMDB has both: the second is its default, the first its
+/// `MDB_WRITEMAP`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WriteStyle {
+    /// By stores into a writable mapping: no copy, but the kernel may write a page at any moment,
+    /// changed by half, and then write it again; and a stray store of the program damages the file.
+    #[default]
+    Mapping,
+    /// By `pwrite`, beside a mapping that is only read. Pages are changed in memory of the
+    /// process's own and copied to the page cache when their transaction commits.
+    Pwrite,
+}
+
+impl WriteStyle {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WriteStyle::Mapping => "stores",
+            WriteStyle::Pwrite => "pwrite",
         }
     }
 }

@@ -13,9 +13,10 @@ use bifolio_pager::{
 };
 use parking_lot::Mutex;
 
+use crate::buffers::Buffers;
 use crate::guard::{PageMut, PageRead, confirm_after_faults};
-use crate::map::Map;
-use crate::options::{self, Advice, MmapOptions};
+use crate::map::{Map, Writing};
+use crate::options::{self, Advice, MmapOptions, WriteStyle};
 use crate::pages::Pages;
 use crate::state::{Hold, Latch, State};
 use crate::storage::{self, Span, Storage};
@@ -31,27 +32,31 @@ use crate::warm::Warm;
 /// `SIGBUS` or at the next flush, and gives errors.
 pub struct MmapPager {
     /// Before `map`, whose bytes the states speak of.
-    pages: Pages,
-    map: Map,
-    storage: Storage,
-    geometry: Geometry,
+    pub(crate) pages: Pages,
+    pub(crate) map: Map,
+    pub(crate) storage: Storage,
+    pub(crate) geometry: Geometry,
     options: MmapOptions,
     /// The pages whose checksum was filled in since the last successful sync; they lie in this span.
     unsynced: Mutex<Option<Span>>,
     /// `None` where the machine does not say what is in memory.
     warm: Option<Warm>,
-    tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     prefetched: AtomicU64,
     verified: AtomicU64,
     created: AtomicU64,
     overwritten_unread: AtomicU64,
+    /// These three with `WriteStyle::Pwrite` only.
+    pub(crate) written: AtomicU64,
+    pub(crate) write_calls: AtomicU64,
+    pub(crate) stolen: AtomicU64,
 }
 
-fn count(counter: &AtomicU64, more: u64) {
+pub(crate) fn count(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
 
@@ -149,10 +154,11 @@ impl MmapPager {
     }
 
     /// Fills in the checksum of a sealed page, unless that was done or the page came from the file
-    /// with it. Whether it was filled in now.
+    /// with it. Whether the page may be newer in the page cache than on storage.
     fn fill_checksum(&self, at: PageRef) -> Result<bool> {
         self.check_has(at.id, "flushed")?;
         let word = self.pages.word(at.id);
+        let is_written = self.map.buffers().is_some();
         let Some(hold) = self.pages.hold_sealed(at.id) else {
             return match word.state() {
                 // Nothing was heard of it since the file was opened, so it is as the file has it.
@@ -160,11 +166,14 @@ impl MmapPager {
                 state => Err(wrong_state(at.id, "flushed", state.name())),
             };
         };
-        if !word.wants_checksum() {
+        if !is_written && !word.wants_checksum() {
             return Ok(false);
         }
         let page = self.map.held(at.id, hold);
         self.expect_own(page.bytes(), at, "flushed")?;
+        if is_written {
+            return Ok(true); // with its checksum, when it was sealed
+        }
         page.fill_checksum(self.geometry.checksum(page.bytes(), Standing::Final));
         word.set_checksummed();
         Ok(true)
@@ -209,9 +218,10 @@ impl Pager for MmapPager {
         self.storage.check_writable(&self.map)?;
         self.check_has(at.id, "created")?;
         let is_new = self.pages.word(at.id).state() == State::Unknown;
-        let mut page = self.map.owned(at.id, self.pages.create(at.id)?);
+        let mut page = self.own(at.id, self.pages.create(at.id)?, false)?;
         let has_old_content = !is_new || self.storage.was_there_at_open(at.id);
-        if has_old_content && !self.map.in_memory(at.id) {
+        let in_place = self.map.buffers().is_none();
+        if in_place && has_old_content && !self.map.in_memory(at.id) {
             self.storage.write_zero_page(at.id)?;
             count(&self.tally.overwritten_unread, 1);
         }
@@ -224,7 +234,7 @@ impl Pager for MmapPager {
     fn write(&self, at: PageRef) -> Result<PageMut<'_>> {
         self.storage.check_writable(&self.map)?;
         self.check_has(at.id, "written")?;
-        let page = self.map.owned(at.id, self.pages.write(at.id)?);
+        let page = self.own(at.id, self.pages.write(at.id)?, true)?;
         self.expect_own(page.bytes(), at, "written")?;
         Ok(PageMut(page))
     }
@@ -237,10 +247,13 @@ impl Pager for MmapPager {
             self.check_has(at.id, "sealed")?;
             let page = self.map.owned(at.id, self.pages.seal(at.id)?);
             self.expect_own(page.bytes(), at, "sealed")?;
-            owned.push(page);
+            owned.push((at.id, page));
         }
-        for page in owned {
-            page.seal();
+        if let Some(buffers) = self.map.buffers() {
+            self.write_sealed(buffers, &mut owned)?;
+            owned.into_iter().for_each(|(_, page)| page.seal_written());
+        } else {
+            owned.into_iter().for_each(|(_, page)| page.seal());
         }
         Ok(())
     }
@@ -251,6 +264,9 @@ impl Pager for MmapPager {
         self.storage.check_writable(&self.map)?;
         for &id in pages {
             self.check_has(id, "discarded")?;
+        }
+        if let Some(buffers) = self.map.buffers() {
+            self.discard_buffered(buffers, pages);
         }
         self.pages.discard(pages)
     }
@@ -331,10 +347,18 @@ impl Pager for MmapPager {
             pages_prefetched: get(&self.tally.prefetched),
             pages_verified: get(&self.tally.verified),
             pages_created: get(&self.tally.created),
+            pages_written: self.map.buffers().and_then(|_| get(&self.tally.written)),
+            write_calls: self
+                .map
+                .buffers()
+                .and_then(|_| get(&self.tally.write_calls)),
+            pages_stolen: self.map.buffers().and_then(|_| get(&self.tally.stolen)),
             overwrites_unread: get(&self.tally.overwritten_unread),
             syncs: Some(self.storage.syncs()),
             memory_bytes: Some(
-                self.pages.memory_bytes() + self.warm.as_ref().map_or(0, Warm::memory_bytes),
+                self.pages.memory_bytes()
+                    + self.warm.as_ref().map_or(0, Warm::memory_bytes)
+                    + self.map.buffers().map_or(0, Buffers::memory_bytes),
             ),
             ..Counters::default()
         }
@@ -343,9 +367,9 @@ impl Pager for MmapPager {
     fn effective_backend(&self) -> String {
         let advice = self.options.advice.name();
         let how = if self.options.read_only {
-            "read-only"
+            "read-only".to_owned()
         } else {
-            "msync"
+            format!("{}, msync", self.options.write_style.name())
         };
         let mib = self.reserved_bytes() >> 20;
         match mib >> 10 {
@@ -375,9 +399,16 @@ fn reserve(file: &File, page_size: PageSize, options: &MmapOptions) -> Result<Ma
     let page_bytes = page_size.bytes() as u64;
     let least = options::least_reservation(file_len, page_bytes);
     let mut bytes = options::reservation(options.max_bytes, file_len, page_bytes);
+    let writing = match options.write_style {
+        _ if options.read_only => Writing::Never,
+        WriteStyle::Mapping => Writing::ThroughMapping,
+        WriteStyle::Pwrite => Writing::InBuffers {
+            bytes: options.private_bytes,
+        },
+    };
     loop {
         let len = usize::try_from(bytes).unwrap_or(usize::MAX);
-        match Map::new(file, len, page_size, options.read_only) {
+        match Map::new(file, len, page_size, writing) {
             Err(Error::Io { .. }) if bytes > least => {
                 bytes = (bytes / 2 / page_bytes * page_bytes).max(least);
             }

@@ -114,14 +114,28 @@ pub(crate) struct Exclusive<'p>(&'p Word);
 impl Exclusive<'_> {
     /// `Writing` → `Sealed`.
     pub(crate) fn seal(self) {
-        self.0.finish(State::Sealed);
+        self.end(State::Sealed as u32);
+    }
+
+    /// `Writing` → `Sealed`, with the checksum in the file already.
+    pub(crate) fn seal_checksummed(self) {
+        self.end(State::Sealed as u32 | CHECKSUMMED);
+    }
+
+    /// `Writing` → `Free`.
+    pub(crate) fn free(self) {
+        self.end(State::Free as u32);
+    }
+
+    fn end(self, word: u32) {
+        self.0.finish(word);
         std::mem::forget(self);
     }
 }
 
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
-        self.0.finish(State::Private);
+        self.0.finish(State::Private as u32);
     }
 }
 
@@ -241,11 +255,11 @@ impl Word {
         });
     }
 
-    /// `Writing` → `Private | Sealed`.
-    fn finish(&self, state: State) {
+    /// `Writing` → `Private | Sealed | Free`.
+    fn finish(&self, word: u32) {
         // Release: whoever finds the new state finds the bytes too. Nobody else changes the word of
         // a page being written, so there is nothing to keep of the old one.
-        let before = self.0.swap(state as u32, Ordering::Release);
+        let before = self.0.swap(word, Ordering::Release);
         let writing = State::Writing as u32;
         assert_eq!(before, writing, "the page's word changed under its writer");
     }

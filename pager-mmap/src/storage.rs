@@ -11,7 +11,7 @@
 //! Not here: which pages have changed (`pager.rs`), and what they hold.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -113,10 +113,45 @@ impl Storage {
     /// Overwrites page `id` with zeros in the page cache. By `pwrite`, because the kernel then knows
     /// that all of the page is overwritten; a store through the mapping would first read it.
     pub(crate) fn write_zero_page(&self, id: PageId) -> Result<()> {
-        const ZEROS: [u8; 65_536] = [0; 65_536];
+        static ZEROS: [u8; 65_536] = [0; 65_536];
         self.file
             .write_all_at(&ZEROS[..self.page_size.bytes()], self.page_size.offset(id))
             .map_err(|error| self.failed(format!("overwriting page {id} with zeros"), error))
+    }
+
+    /// Writes the checksum word of page `id`, whose other bytes the file has.
+    pub(crate) fn write_checksum(&self, id: PageId, checksum: u64) -> Result<()> {
+        let offset = self.page_size.offset(id) + self.page_size.usable() as u64;
+        self.file
+            .write_all_at(&checksum.to_le_bytes(), offset)
+            .map_err(|error| self.failed(format!("writing the checksum of page {id}"), error))
+    }
+
+    /// Writes the images of pages `first` and following into the page cache.
+    pub(crate) fn write_pages(&self, first: PageId, images: &[IoSlice<'_>]) -> Result<()> {
+        let len: usize = images.iter().map(|image| image.len()).sum();
+        let offset = self.page_size.offset(first);
+        let failed = |error| self.failed(format!("writing {len} bytes at {offset}"), error);
+        let written = loop {
+            match rustix::io::pwritev(&self.file, images, offset) {
+                Err(rustix::io::Errno::INTR) => {}
+                written => break written.map_err(|error| failed(error.into()))?,
+            }
+        };
+        if written == len {
+            return Ok(());
+        }
+        // What is left after a short write has an error to tell, or is written now.
+        let mut start = 0;
+        for image in images {
+            let done = written.saturating_sub(start).min(image.len());
+            let rest = offset + (start + done) as u64;
+            self.file
+                .write_all_at(&image[done..], rest)
+                .map_err(failed)?;
+            start += image.len();
+        }
+        Ok(())
     }
 
     /// Makes room for `page_count` pages, at most `limit`.

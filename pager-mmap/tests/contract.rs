@@ -6,19 +6,48 @@ use std::os::unix::fs::FileExt;
 
 use bifolio_pager::conformance::Fixture;
 use bifolio_pager::{Geometry, META_LEN, MetaSlot, PageId, Pager};
+use bifolio_pager_mmap::{MmapOptions, WriteStyle};
 use common::{OnFile, options};
 
-struct Mapped;
+/// One of the styles of writing; with `private_bytes` so small that pages are spilled, or not.
+struct Mapped {
+    write_style: WriteStyle,
+    private_bytes: u64,
+}
+
+const STORES: Mapped = Mapped {
+    write_style: WriteStyle::Mapping,
+    private_bytes: 0,
+};
+const PWRITE: Mapped = Mapped {
+    write_style: WriteStyle::Pwrite,
+    private_bytes: 16 << 20,
+};
+/// Room for eight to 128 private pages, by their size.
+const PWRITE_SPILLING: Mapped = Mapped {
+    write_style: WriteStyle::Pwrite,
+    private_bytes: 512 << 10,
+};
+
+impl Mapped {
+    fn options(&self) -> MmapOptions {
+        MmapOptions {
+            write_style: self.write_style,
+            private_bytes: self.private_bytes,
+            ..options()
+        }
+    }
+}
 
 impl Fixture for Mapped {
     type Pager = OnFile;
 
     fn create(&self, geometry: Geometry) -> OnFile {
-        OnFile::new(tempfile::tempfile().unwrap(), geometry, options())
+        OnFile::new(tempfile::tempfile().unwrap(), geometry, self.options())
     }
 
     fn reopen(&self, pager: OnFile) -> OnFile {
-        pager.reopen(options())
+        pager.reopen(self.options())
     }
 
     fn reopen_damaged(
@@ -27,7 +56,7 @@ impl Fixture for Mapped {
         id: PageId,
         damage: &mut dyn FnMut(&mut [u8]),
     ) -> Option<OnFile> {
-        let closed = pager.reopen(options());
+        let closed = pager.reopen(self.options());
         closed.damage(id, damage); // nobody has read it since it was mapped
         Some(closed)
     }
@@ -46,4 +75,6 @@ impl Fixture for Mapped {
     }
 }
 
-bifolio_pager::conformance!(mmap, Mapped);
+bifolio_pager::conformance!(mmap, STORES);
+bifolio_pager::conformance!(mmap_pwrite, PWRITE);
+bifolio_pager::conformance!(mmap_pwrite_spilling, PWRITE_SPILLING);

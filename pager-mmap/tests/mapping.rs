@@ -295,7 +295,10 @@ fn the_backend_says_what_was_chosen() {
         };
         let pager = OnFile::new(tempfile::tempfile().unwrap(), geometry(), options);
         let backend = pager.effective_backend();
-        assert_eq!(backend, format!("mmap, {name}, msync, 1 GiB reserved"));
+        assert_eq!(
+            backend,
+            format!("mmap, {name}, stores, msync, 1 GiB reserved")
+        );
         for access in [Access::Normal, Access::Random, Access::Sequential] {
             pager.advise(access);
         }
