@@ -266,6 +266,9 @@ impl Database {
                     read_only: options.read_only,
                     max_bytes,
                     advice: config.advice,
+                    write_style: config.write_style,
+                    memory_bytes: config.memory_bytes,
+                    ..MmapOptions::default()
                 };
                 AnyPager::Mmap(MmapPager::open(file, meta.geometry(), options)?)
             }

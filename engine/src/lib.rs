@@ -75,6 +75,7 @@ pub use limits::memory_limit_bytes;
 pub use log::{Error as LogError, LogCounters};
 pub use options::{
     Advice, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
+    WriteStyle,
 };
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bifolio_pager::{PageSize, Version};
 pub use bifolio_pager_bufpool::{Direct, IoBackend, Policy};
-pub use bifolio_pager_mmap::Advice;
+pub use bifolio_pager_mmap::{Advice, WriteStyle};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -50,6 +50,11 @@ pub enum PagerChoice {
 pub struct MmapConfig {
     /// What the kernel is told of the coming accesses.
     pub advice: Advice,
+    /// How changed pages get into the file.
+    pub write_style: WriteStyle,
+    /// How much of the file shall be in memory at most: a soft bound, kept by a thread that gives
+    /// back what was not used for longest. Default: what the kernel leaves us.
+    pub memory_bytes: Option<u64>,
 }
 
 /// The choices of the buffer pool.

@@ -1,7 +1,9 @@
-//! What reads and hints cost here: `cargo run --release --example map_figures [pages [directory]]`.
+//! What reads and hints cost here:
+//! `cargo run --release --example map_figures [pages [directory [budget in MiB]]]`.
 //!
 //! Makes a file of so many pages (default: 100,000) in the directory (default: the one for temporary
-//! files), and takes it away. To see data larger than memory, run it under a memory limit.
+//! files), and takes it away. To see data larger than memory, run it under a memory limit, or give it
+//! a budget.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -21,8 +23,13 @@ fn main() {
         .next()
         .map_or(100_000, |pages| pages.parse().expect("a number of pages"));
     let directory = args.next().map_or_else(std::env::temp_dir, Into::into);
+    let budget_mib = args.next().map(|mib| mib.parse::<u64>().expect("MiB"));
+    let options = MmapOptions {
+        memory_bytes: budget_mib.map(|mib| mib << 20),
+        ..MmapOptions::default()
+    };
     let file = tempfile::tempfile_in(directory).expect("a file for the pages");
-    let pager = MmapPager::open(file, GEOMETRY, MmapOptions::default()).expect("a pager");
+    let pager = MmapPager::open(file, GEOMETRY, options).expect("a pager");
     println!("{}", pager.effective_backend());
     fill(&pager, pages);
     let order: Vec<_> = (0..pages)
@@ -50,6 +57,9 @@ fn main() {
         pager.prefetch(pages);
         touch(&pager, pages);
     });
+    if budget_mib.is_some() {
+        println!("  {} pages were dropped to keep the budget", pager.counters().evictions.unwrap_or(0));
+    }
 }
 
 fn page(index: u64) -> PageRef {

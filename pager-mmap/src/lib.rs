@@ -14,7 +14,8 @@
 //! - **A new page that reuses a number would be read first.** To store into a page that is not in
 //!   memory, the kernel brings in the old content that is about to be overwritten. A system call more
 //!   for each such page avoids the read: see `Storage::write_zero_page`. A buffer pool needs neither.
-//! - **The memory bound is soft.** The pages in memory are the page cache, which the kernel bounds.
+//! - **The memory bound is soft.** The pages in memory are the page cache, which the kernel bounds;
+//!   a budget of the pager's own (`budget.rs`) takes back what came in too much.
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`
 //! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `warm.rs` which
@@ -28,8 +29,10 @@
     clippy::multiple_unsafe_ops_per_block
 )]
 
+mod budget;
 #[expect(unsafe_code, reason = "owns the memory of private pages")]
 mod buffers;
+mod file;
 #[expect(unsafe_code, reason = "owns a page that the kernel clears in children")]
 mod fork;
 mod guard;

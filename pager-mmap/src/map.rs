@@ -223,17 +223,24 @@ impl Map {
     /// Starts reading these runs of pages, each given as its first page and its length. Past the end
     /// of the mapping nothing happens. A hint: where it is refused, the reads will tell what is wrong.
     pub(crate) fn will_need(&self, runs: &[(PageId, u64)]) {
-        if runs.len() > 1 && self.will_need_at_once(runs) {
+        self.advise_runs(runs, libc::MADV_WILLNEED);
+    }
+
+    /// Gives one of two advices about runs of pages: bring them in, or drop them.
+    fn advise_runs(&self, runs: &[(PageId, u64)], advice: libc::c_int) {
+        if runs.len() > 1 && self.advise_at_once(runs, advice) {
             return;
         }
         for &(first, count) in runs {
             let (offset, len) = self.span(first, count);
-            let _ = self.raw.advise_range(Advice::WillNeed, offset, len);
+            let start = self.raw.as_mut_ptr().wrapping_add(offset);
+            // SAFETY: `span` lies in the mapping, and neither advice changes a byte of it.
+            let _ = unsafe { libc::madvise(start.cast(), len, advice) };
         }
     }
 
     /// By `process_madvise`, if the kernel lets us; otherwise nothing is done, and `false` returned.
-    fn will_need_at_once(&self, runs: &[(PageId, u64)]) -> bool {
+    fn advise_at_once(&self, runs: &[(PageId, u64)], advice: libc::c_int) -> bool {
         let Some(ourselves) = &self.ourselves else {
             return false;
         };
@@ -249,15 +256,15 @@ impl Map {
                     iov_len: len,
                 })
                 .collect();
-            // SAFETY: the kernel reads the list, which is alive, and for this advice reads ahead in
-            // the mapping and changes nothing.
+            // SAFETY: the kernel reads the list, which is alive. Neither advice
+            // changes a byte of the mapping.
             let advised = unsafe {
                 libc::syscall(
                     libc::SYS_process_madvise,
                     ourselves.as_raw_fd(),
                     ranges.as_ptr(),
                     ranges.len(),
-                    libc::MADV_WILLNEED,
+                    advice,
                     0,
                 )
             };
@@ -279,6 +286,34 @@ impl Map {
         let looked =
             unsafe { libc::mincore(start.cast(), self.page_size.bytes(), states.as_mut_ptr()) };
         looked != 0 || states.iter().all(|state| state & 1 != 0)
+    }
+
+    /// Of each of `count` pages from `first` on, whether some of it is in memory; as far as the kernel
+    /// says, and none when in doubt.
+    pub(crate) fn residency(&self, first: PageId, count: u64) -> Vec<bool> {
+        let (offset, len) = self.span(first, count);
+        let per_page = self.page_size.bytes() / rustix::param::page_size();
+        let mut states = vec![0_u8; len / rustix::param::page_size()];
+        let start = self.raw.as_mut_ptr().wrapping_add(offset);
+        // SAFETY: `span` lies in the mapping. One byte is written for each of the system's pages in
+        // it, for which the vector has room.
+        if unsafe { libc::mincore(start.cast(), len, states.as_mut_ptr()) } != 0 {
+            states.fill(0);
+        }
+        let pages = states.chunks(per_page);
+        pages
+            .map(|page| page.iter().any(|state| state & 1 != 0))
+            .collect()
+    }
+
+    /// Drops these runs of pages from memory, those that are not dirty. A hint.
+    pub(crate) fn page_out(&self, runs: &[(PageId, u64)]) {
+        self.advise_runs(runs, libc::MADV_PAGEOUT);
+    }
+
+    /// Bytes in a page of ours.
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
     }
 
     /// Whether [`Map::in_memory`] can be believed: the kernel answers yes for every page of a file

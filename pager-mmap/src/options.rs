@@ -24,6 +24,11 @@ pub struct MmapOptions {
     /// With [`WriteStyle::Pwrite`], bytes of memory for pages of the running transaction; beyond
     /// that they are written early. At least a page. Default: 64 MiB.
     pub private_bytes: u64,
+    /// How much of the file shall be in memory at most, a *soft* bound: what is over it is given
+    /// back some milliseconds later, as far as it is not dirty. Costs a thread, and nothing on a
+    /// read but the first of a page after the clock's hand came by. Not kept where the kernel does
+    /// not say what is in memory (it does to the file's owner). Default: none.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Default for MmapOptions {
@@ -34,6 +39,7 @@ impl Default for MmapOptions {
             advice: Advice::Random,
             write_style: WriteStyle::Mapping,
             private_bytes: 64 << 20,
+            memory_bytes: None,
         }
     }
 }

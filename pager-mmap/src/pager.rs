@@ -4,6 +4,7 @@
 //! bytes of the page. Everything behind it is out of line.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bifolio_pager::page::{SELF_REF, Standing};
@@ -13,7 +14,9 @@ use bifolio_pager::{
 };
 use parking_lot::Mutex;
 
+use crate::budget::Keeper;
 use crate::buffers::Buffers;
+use crate::file::{MappedFile, Tally, count};
 use crate::guard::{PageMut, PageRead, confirm_after_faults};
 use crate::map::{Map, Writing};
 use crate::options::{self, Advice, MmapOptions, WriteStyle};
@@ -31,33 +34,15 @@ use crate::warm::Warm;
 /// the file, and that is the whole defence. Another process that cuts the file off is noticed, by
 /// `SIGBUS` or at the next flush, and gives errors.
 pub struct MmapPager {
-    /// Before `map`, whose bytes the states speak of.
-    pub(crate) pages: Pages,
-    pub(crate) map: Map,
-    pub(crate) storage: Storage,
+    /// Keeps the budget, if there is one. Before `file`, which it uses.
+    _keeper: Option<Keeper>,
+    pub(crate) file: Arc<MappedFile>,
     pub(crate) geometry: Geometry,
     options: MmapOptions,
     /// The pages whose checksum was filled in since the last successful sync; they lie in this span.
     unsynced: Mutex<Option<Span>>,
     /// `None` where the machine does not say what is in memory.
     warm: Option<Warm>,
-    pub(crate) tally: Tally,
-}
-
-#[derive(Default)]
-pub(crate) struct Tally {
-    prefetched: AtomicU64,
-    verified: AtomicU64,
-    created: AtomicU64,
-    overwritten_unread: AtomicU64,
-    /// These three with `WriteStyle::Pwrite` only.
-    pub(crate) written: AtomicU64,
-    pub(crate) write_calls: AtomicU64,
-    pub(crate) stolen: AtomicU64,
-}
-
-pub(crate) fn count(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 impl MmapPager {
@@ -78,21 +63,34 @@ impl MmapPager {
         // Only a hint, and refused by kernels built without it: what they do then is correct too.
         let _ = map.advise(options.advice.for_kernel());
         let file_pages = storage::length(&file)?.div_ceil(page_bytes);
-        Ok(MmapPager {
-            pages: Pages::new(first_page(geometry), capacity),
-            warm: map.tells_residency(file_pages).then(|| Warm::new(capacity)),
+        let warm = map.tells_residency(file_pages).then(|| Warm::new(capacity));
+        let budget = options.memory_bytes.filter(|_| warm.is_some());
+        let file = Arc::new(MappedFile {
+            pages: Pages::new(first_page(geometry), capacity, budget.is_some()),
             map,
             storage: Storage::open(file, geometry.page_size, options.read_only)?,
+            tally: Tally::default(),
+        });
+        Ok(MmapPager {
+            _keeper: budget
+                .map(|bytes| Keeper::start(Arc::clone(&file), bytes))
+                .transpose()?,
+            file,
+            warm,
             geometry,
             options,
             unsynced: Mutex::new(None),
-            tally: Tally::default(),
         })
     }
 
     /// Bytes of address space reserved: the most that the file can grow to while it is open.
     pub fn reserved_bytes(&self) -> u64 {
-        self.map.reserved_bytes()
+        self.file.map.reserved_bytes()
+    }
+
+    /// The soft bound on what of the file is in memory, if there is one that can be kept.
+    fn budget(&self) -> Option<u64> {
+        self.options.memory_bytes.filter(|_| self.warm.is_some())
     }
 
     /// Whether `id` is a page of the file as it is now.
@@ -114,8 +112,8 @@ impl MmapPager {
     /// Holds a page that is known to be sealed and carries the right stamp.
     #[inline(always)]
     fn hold_sealed(&self, at: PageRef) -> Option<Hold<'_>> {
-        let hold = self.pages.hold_sealed(at.id)?;
-        let found = PageRef::decode(&self.map.bytes(at.id, &hold)[SELF_REF]);
+        let hold = self.file.pages.use_sealed(at.id)?;
+        let found = PageRef::decode(&self.file.map.bytes(at.id, &hold)[SELF_REF]);
         (found == at).then_some(hold)
     }
 
@@ -128,18 +126,21 @@ impl MmapPager {
         if !self.has(at.id) {
             return Err(Error::corrupt(at.id, "it lies past the end of the file"));
         }
-        let hold = self.pages.hold(at.id, |latch| self.verify(at.id, latch))?;
-        let verdict = self.geometry.expect(self.map.bytes(at.id, &hold), at);
+        let hold = self
+            .file
+            .pages
+            .hold(at.id, |latch| self.verify(at.id, latch))?;
+        let verdict = self.geometry.expect(self.file.map.bytes(at.id, &hold), at);
         // A page that was lost is zeros: that is a failed read, and not damage.
-        confirm_after_faults(&self.map, at.id)?;
+        confirm_after_faults(&self.file.map, at.id)?;
         verdict.map(|()| hold)
     }
 
     fn verify(&self, id: PageId, latch: &Latch<'_>) -> Result<()> {
-        count(&self.tally.verified, 1);
-        let image = self.map.image(id, latch);
+        count(&self.file.tally.verified, 1);
+        let image = self.file.map.image(id, latch);
         let verdict = self.geometry.verify_image(image, id, Standing::Final);
-        confirm_after_faults(&self.map, id)?;
+        confirm_after_faults(&self.file.map, id)?;
         verdict
     }
 
@@ -149,7 +150,7 @@ impl MmapPager {
             return Ok(());
         }
         // A page that was lost is zeros: that is a failure, and not a mistake of the caller's.
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         Err(wrong_state(at.id, verb, "of another version"))
     }
 
@@ -157,9 +158,9 @@ impl MmapPager {
     /// with it. Whether the page may be newer in the page cache than on storage.
     fn fill_checksum(&self, at: PageRef) -> Result<bool> {
         self.check_has(at.id, "flushed")?;
-        let word = self.pages.word(at.id);
-        let is_written = self.map.buffers().is_some();
-        let Some(hold) = self.pages.hold_sealed(at.id) else {
+        let word = self.file.pages.word(at.id);
+        let is_written = self.file.map.buffers().is_some();
+        let Some(hold) = self.file.pages.hold_sealed(at.id) else {
             return match word.state() {
                 // Nothing was heard of it since the file was opened, so it is as the file has it.
                 State::Unknown => Ok(false),
@@ -169,7 +170,7 @@ impl MmapPager {
         if !is_written && !word.wants_checksum() {
             return Ok(false);
         }
-        let page = self.map.held(at.id, hold);
+        let page = self.file.map.held(at.id, hold);
         self.expect_own(page.bytes(), at, "flushed")?;
         if is_written {
             return Ok(true); // with its checksum, when it was sealed
@@ -189,13 +190,13 @@ impl Pager for MmapPager {
     }
 
     fn page_count(&self) -> u64 {
-        self.storage.page_count()
+        self.file.storage.page_count()
     }
 
     fn grow(&self, page_count: u64) -> Result<()> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         let limit = self.reserved_bytes() / self.geometry.page_size.bytes() as u64;
-        self.storage.grow(page_count, limit)
+        self.file.storage.grow(page_count, limit)
     }
 
     /// A page known to be sealed costs a store to memory of this thread's own, a load of its state
@@ -209,47 +210,47 @@ impl Pager for MmapPager {
             Some(hold) => hold,
             None => self.hold_slowly(at)?,
         };
-        Ok(PageRead(self.map.held(at.id, hold)))
+        Ok(PageRead(self.file.map.held(at.id, hold)))
     }
 
     /// Zeros the page through the mapping. Where the file has old content there, this costs a look at
     /// whether that is in memory (`mincore`), and if not, a `pwrite`.
     fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         self.check_has(at.id, "created")?;
-        let is_new = self.pages.word(at.id).state() == State::Unknown;
-        let mut page = self.own(at.id, self.pages.create(at.id)?, false)?;
-        let has_old_content = !is_new || self.storage.was_there_at_open(at.id);
-        let in_place = self.map.buffers().is_none();
-        if in_place && has_old_content && !self.map.in_memory(at.id) {
-            self.storage.write_zero_page(at.id)?;
-            count(&self.tally.overwritten_unread, 1);
+        let is_new = self.file.pages.word(at.id).state() == State::Unknown;
+        let mut page = self.own(at.id, self.file.pages.create(at.id)?, false)?;
+        let has_old_content = !is_new || self.file.storage.was_there_at_open(at.id);
+        let in_place = self.file.map.buffers().is_none();
+        if in_place && has_old_content && !self.file.map.in_memory(at.id) {
+            self.file.storage.write_zero_page(at.id)?;
+            count(&self.file.tally.overwritten_unread, 1);
         }
         page.zero();
         page.bytes_mut()[SELF_REF].copy_from_slice(&at.encode());
-        count(&self.tally.created, 1);
+        count(&self.file.tally.created, 1);
         Ok(PageMut(page))
     }
 
     fn write(&self, at: PageRef) -> Result<PageMut<'_>> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         self.check_has(at.id, "written")?;
-        let page = self.own(at.id, self.pages.write(at.id)?, true)?;
+        let page = self.own(at.id, self.file.pages.write(at.id)?, true)?;
         self.expect_own(page.bytes(), at, "written")?;
         Ok(PageMut(page))
     }
 
     /// All or none: a refusal changes nothing.
     fn seal(&self, pages: &[PageRef]) -> Result<()> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         let mut owned = Vec::with_capacity(pages.len());
         for &at in pages {
             self.check_has(at.id, "sealed")?;
-            let page = self.map.owned(at.id, self.pages.seal(at.id)?);
+            let page = self.file.map.owned(at.id, self.file.pages.seal(at.id)?);
             self.expect_own(page.bytes(), at, "sealed")?;
             owned.push((at.id, page));
         }
-        if let Some(buffers) = self.map.buffers() {
+        if let Some(buffers) = self.file.map.buffers() {
             self.write_sealed(buffers, &mut owned)?;
             owned.into_iter().for_each(|(_, page)| page.seal_written());
         } else {
@@ -261,36 +262,36 @@ impl Pager for MmapPager {
     /// Never gives space back to the file system: a hole would have to be allocated again, and the
     /// number is used again soon. One `membarrier`, however many pages.
     fn discard(&self, pages: &[PageId]) -> Result<()> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         for &id in pages {
             self.check_has(id, "discarded")?;
         }
-        if let Some(buffers) = self.map.buffers() {
+        if let Some(buffers) = self.file.map.buffers() {
             self.discard_buffered(buffers, pages);
         }
-        self.pages.discard(pages)
+        self.file.pages.discard(pages)
     }
 
     fn flush(&self, pages: &[PageRef]) -> Result<Flushed> {
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         // One at a time: the second finds checksums filled in and must not return before they are
         // durable.
         let mut unsynced = self.unsynced.lock();
-        self.storage.check_writable(&self.map)?;
+        self.file.storage.check_writable(&self.file.map)?;
         for &at in pages {
             if self.fill_checksum(at)? {
                 *unsynced = Some(Span::with(*unsynced, at.id));
             }
         }
-        self.storage.sync(&self.map, *unsynced)?;
+        self.file.storage.sync(&self.file.map, *unsynced)?;
         *unsynced = None;
         Ok(Flushed::proven())
     }
 
     fn write_meta(&self, _after: Flushed, slot: MetaSlot, meta: &[u8]) -> Result<()> {
         assert_eq!(meta.len(), META_LEN, "a meta has one length");
-        self.storage.check_writable(&self.map)?;
-        self.storage.write_meta(&self.map, slot, meta)
+        self.file.storage.check_writable(&self.file.map)?;
+        self.file.storage.write_meta(&self.file.map, slot, meta)
     }
 
     /// One system call that names each run of neighbours, where the kernel has it; else one call for
@@ -301,18 +302,19 @@ impl Pager for MmapPager {
         let pages = pages.iter().map(|at| at.id);
         let pages = pages.filter(|&id| first <= id && id < end);
         let cold = match &self.warm {
-            Some(warm) => warm.cold(pages.clone(), |id| self.map.in_memory(id)),
+            Some(warm) => warm.cold(pages.clone(), |id| self.file.map.in_memory(id)),
             None => pages.clone().collect(),
         };
-        count(&self.tally.prefetched, pages.count() as u64);
+        count(&self.file.tally.prefetched, pages.count() as u64);
         if !cold.is_empty() {
-            self.map.will_need(&runs(cold));
+            self.file.pages.mark_used(&cold);
+            self.file.map.will_need(&runs(cold));
         }
     }
 
     /// Fills checksums in, and starts one write for each run of neighbours.
     fn write_back(&self, pages: &[PageRef]) {
-        if self.storage.check_writable(&self.map).is_err() {
+        if self.file.storage.check_writable(&self.file.map).is_err() {
             return;
         }
         // A flush under way may be writing them already.
@@ -327,7 +329,9 @@ impl Pager for MmapPager {
             }
         }
         for (first, len) in runs(filled) {
-            self.storage.start_write_out(&self.map, first, len);
+            self.file
+                .storage
+                .start_write_out(&self.file.map, first, len);
         }
     }
 
@@ -337,28 +341,27 @@ impl Pager for MmapPager {
             Access::Random => Advice::Random,
             Access::Sequential => Advice::Sequential,
         };
-        let _ = self.map.advise(advice.for_kernel());
+        let _ = self.file.map.advise(advice.for_kernel());
     }
 
     /// The kernel reads, writes and evicts unseen, so that most fields stay `None`.
     fn counters(&self) -> Counters {
         let get = |counter: &AtomicU64| Some(counter.load(Ordering::Relaxed));
+        let (tally, buffers) = (&self.file.tally, self.file.map.buffers());
         Counters {
-            pages_prefetched: get(&self.tally.prefetched),
-            pages_verified: get(&self.tally.verified),
-            pages_created: get(&self.tally.created),
-            pages_written: self.map.buffers().and_then(|_| get(&self.tally.written)),
-            write_calls: self
-                .map
-                .buffers()
-                .and_then(|_| get(&self.tally.write_calls)),
-            pages_stolen: self.map.buffers().and_then(|_| get(&self.tally.stolen)),
-            overwrites_unread: get(&self.tally.overwritten_unread),
-            syncs: Some(self.storage.syncs()),
+            pages_prefetched: get(&tally.prefetched),
+            pages_verified: get(&tally.verified),
+            pages_created: get(&tally.created),
+            pages_written: buffers.and_then(|_| get(&tally.written)),
+            write_calls: buffers.and_then(|_| get(&tally.write_calls)),
+            pages_stolen: buffers.and_then(|_| get(&tally.stolen)),
+            overwrites_unread: get(&tally.overwritten_unread),
+            evictions: self.budget().and_then(|_| get(&tally.evicted)),
+            syncs: Some(self.file.storage.syncs()),
             memory_bytes: Some(
-                self.pages.memory_bytes()
+                self.file.pages.memory_bytes()
                     + self.warm.as_ref().map_or(0, Warm::memory_bytes)
-                    + self.map.buffers().map_or(0, Buffers::memory_bytes),
+                    + buffers.map_or(0, Buffers::memory_bytes),
             ),
             ..Counters::default()
         }
@@ -372,10 +375,16 @@ impl Pager for MmapPager {
             format!("{}, msync", self.options.write_style.name())
         };
         let mib = self.reserved_bytes() >> 20;
-        match mib >> 10 {
-            0 => format!("mmap, {advice}, {how}, {mib} MiB reserved"),
-            gib => format!("mmap, {advice}, {how}, {gib} GiB reserved"),
-        }
+        let reserved = match mib >> 10 {
+            0 => format!("{mib} MiB reserved"),
+            gib => format!("{gib} GiB reserved"),
+        };
+        let budget = match (self.budget(), self.options.memory_bytes) {
+            (Some(bytes), _) => format!(", {} MiB soft budget", bytes >> 20),
+            (None, Some(_)) => ", no budget: the kernel does not say what is in memory".to_owned(),
+            (None, None) => String::new(),
+        };
+        format!("mmap, {advice}, {how}, {reserved}{budget}")
     }
 }
 

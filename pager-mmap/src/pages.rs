@@ -1,6 +1,6 @@
 //! The states of all pages, with the hazards that protect the sealed ones.
 //!
-//! The hit path is [`Pages::hold_sealed`]: it publishes a hazard in a line of memory that only this
+//! The hit path is [`Pages::use_sealed`]: it publishes a hazard in a line of memory that only this
 //! thread writes, then loads the page's word, which on a sealed page nobody writes. Everything else
 //! may cost a read-modify-write or, once for a batch, a `membarrier`.
 //!
@@ -8,7 +8,7 @@
 //! snapshot could be older than the retirement it is used for: between the two, others could have
 //! created, sealed, read and retired the page once more.
 
-use bifolio_pager::hazard::Hazards;
+use bifolio_pager::hazard::{Hazard, Hazards};
 use bifolio_pager::sync::Mutex;
 use bifolio_pager::table::PageTable;
 use bifolio_pager::{Error, PageId, Result};
@@ -22,17 +22,20 @@ pub(crate) struct Pages {
     retiring: Mutex<()>,
     /// Page numbers below this one are the meta area. Never 0, which no hazard can hold.
     first: PageId,
+    /// Whether anybody wants to know which pages are used.
+    marks_use: bool,
 }
 
 impl Pages {
     /// All pages from `first` to `capacity`, each unknown.
-    pub(crate) fn new(first: PageId, capacity: u64) -> Self {
+    pub(crate) fn new(first: PageId, capacity: u64, marks_use: bool) -> Self {
         assert!(first.get() > 0, "page 0 is part of the meta area");
         Pages {
             words: PageTable::new(capacity),
             hazards: Hazards::new(),
             retiring: Mutex::new(()),
             first,
+            marks_use,
         }
     }
 
@@ -41,16 +44,32 @@ impl Pages {
         self.words.memory_bytes() as u64
     }
 
-    /// Holds a page that is known to be sealed.
+    /// Holds a page that is known to be sealed, for a reader: it counts as used.
     #[inline(always)]
+    pub(crate) fn use_sealed(&self, id: PageId) -> Option<Hold<'_>> {
+        let (word, hazard) = self.protect(id)?;
+        let sealed = match self.marks_use {
+            false => word.is_sealed(),
+            true => word.is_sealed_and_used(),
+        };
+        sealed.then(|| Hold::Sealed(hazard))
+    }
+
+    /// As [`Pages::use_sealed`], for our own work.
     pub(crate) fn hold_sealed(&self, id: PageId) -> Option<Hold<'_>> {
+        let (word, hazard) = self.protect(id)?;
+        word.is_sealed().then(|| Hold::Sealed(hazard))
+    }
+
+    /// The hazard is published first, and the word looked at second: the order that state.rs'
+    /// invariant 3 relies on.
+    #[inline(always)]
+    fn protect(&self, id: PageId) -> Option<(&Word, Hazard<'_>)> {
         if id < self.first {
             return None;
         }
         let word = self.words.get(id)?;
-        // Publish first, look second: the order that state.rs' invariant 3 relies on.
-        let hazard = self.hazards.protect(id);
-        word.is_sealed().then(|| Hold::Sealed(hazard))
+        Some((word, self.hazards.protect(id)))
     }
 
     /// Holds a page whatever is known of it, after `verify` if that is nothing.
@@ -152,6 +171,20 @@ impl Pages {
         outcome
     }
 
+    /// Marks pages that are about to be used, those that are sealed.
+    pub(crate) fn mark_used(&self, pages: &[PageId]) {
+        if self.marks_use {
+            for &id in pages {
+                drop(self.use_sealed(id));
+            }
+        }
+    }
+
+    /// Clears the mark of page `id`. Whether it was set.
+    pub(crate) fn clear_used(&self, id: PageId) -> bool {
+        self.words.get(id).is_some_and(Word::clear_used)
+    }
+
     /// The word of a page that the caller has checked to be one.
     pub(crate) fn word(&self, id: PageId) -> &Word {
         assert!(id >= self.first, "{id:?} is part of the meta area");
@@ -182,7 +215,7 @@ mod tests {
     const ID: PageId = PageId::new(40);
 
     fn sealed() -> Pages {
-        let pages = Pages::new(PageId::new(32), 100);
+        let pages = Pages::new(PageId::new(32), 100, false);
         pages.create(ID).unwrap().seal();
         pages
     }
@@ -210,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_page_that_fails_its_verification_stays_unknown() {
-        let pages = Pages::new(PageId::new(32), 100);
+        let pages = Pages::new(PageId::new(32), 100, false);
         for _ in 0..2 {
             let outcome = pages.hold(ID, |_| Err(Error::corrupt(ID, "bad")));
             assert!(matches!(outcome, Err(Error::Corrupt { .. })));

@@ -14,8 +14,9 @@ use bifolio_pager::page::Standing;
 use bifolio_pager::{Error, PageId, Result};
 
 use crate::buffers::Buffers;
+use crate::file::count;
 use crate::map::OwnPage;
-use crate::pager::{MmapPager, count};
+use crate::pager::MmapPager;
 use crate::state::Exclusive;
 
 impl MmapPager {
@@ -27,8 +28,8 @@ impl MmapPager {
         exclusive: Exclusive<'p>,
         fill_from_file: bool,
     ) -> Result<OwnPage<'p>> {
-        let Some(buffers) = self.map.buffers() else {
-            return Ok(self.map.owned(id, exclusive));
+        let Some(buffers) = self.file.map.buffers() else {
+            return Ok(self.file.map.owned(id, exclusive));
         };
         let is_spilled = buffers.of(id).is_none();
         while !buffers.take(id) {
@@ -40,7 +41,7 @@ impl MmapPager {
                 return Err(error);
             }
         }
-        let mut page = self.map.owned(id, exclusive);
+        let mut page = self.file.map.owned(id, exclusive);
         if is_spilled && fill_from_file {
             page.copy_from_file(id);
         }
@@ -53,16 +54,17 @@ impl MmapPager {
         let capacity = buffers.capacity();
         for _ in 0..=capacity {
             let Some(id) = buffers.oldest() else { break };
-            let Ok(exclusive) = self.pages.write(id) else {
+            let Ok(exclusive) = self.file.pages.write(id) else {
                 continue;
             };
-            let mut page = self.map.owned(id, exclusive);
+            let mut page = self.file.map.owned(id, exclusive);
             page.fill_checksum(self.geometry.checksum(page.bytes(), Standing::Private));
-            self.storage
+            self.file
+                .storage
                 .write_pages(id, &[IoSlice::new(page.image())])?;
-            count(&self.tally.stolen, 1);
-            count(&self.tally.written, 1);
-            count(&self.tally.write_calls, 1);
+            count(&self.file.tally.stolen, 1);
+            count(&self.file.tally.written, 1);
+            count(&self.file.tally.write_calls, 1);
             buffers.release(id);
             return Ok(());
         }
@@ -83,9 +85,9 @@ impl MmapPager {
             if is_buffered(*id) {
                 page.fill_checksum(checksum);
             } else {
-                self.storage.write_checksum(*id, checksum)?;
-                count(&self.tally.written, 1);
-                count(&self.tally.write_calls, 1);
+                self.file.storage.write_checksum(*id, checksum)?;
+                count(&self.file.tally.written, 1);
+                count(&self.file.tally.write_calls, 1);
             }
         }
         let follows = |page: PageId, next: PageId| page.plus(1) == next;
@@ -99,9 +101,9 @@ impl MmapPager {
                     .iter()
                     .map(|(_, page)| IoSlice::new(page.image()))
                     .collect();
-                self.storage.write_pages(run[0].0, &images)?;
-                count(&self.tally.written, run.len() as u64);
-                count(&self.tally.write_calls, 1);
+                self.file.storage.write_pages(run[0].0, &images)?;
+                count(&self.file.tally.written, run.len() as u64);
+                count(&self.file.tally.write_calls, 1);
             }
         }
         for (id, _) in pages.iter() {
@@ -114,7 +116,7 @@ impl MmapPager {
     pub(crate) fn discard_buffered(&self, buffers: &Buffers, pages: &[PageId]) {
         for &id in pages {
             if buffers.of(id).is_some()
-                && let Ok(exclusive) = self.pages.write(id)
+                && let Ok(exclusive) = self.file.pages.write(id)
             {
                 buffers.release(id);
                 exclusive.free();

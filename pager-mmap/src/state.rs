@@ -28,7 +28,9 @@
 //!    snapshot of the hazards that was begun after it was retired and does not contain it
 //!    (`pages.rs` holds a lock over these steps).
 //! 4. So while a [`Hold`] of a page lives, no `Exclusive` of it is given out.
-//! 5. Only a `Sealed` page is `CHECKSUMMED`: its checksum word is right, or will not be written.
+//! 5. `USED`, a mark for `budget.rs`, says nothing of the page's state. It is set only under a hazard
+//!    or a latch that was found to protect the page, so never while an `Exclusive` lives.
+//! 6. Only a `Sealed` page is `CHECKSUMMED`: its checksum word is right, or will not be written.
 //!
 //! Not here: hazards and where words are kept (`pages.rs`), what the bytes are (`map.rs`).
 
@@ -37,7 +39,8 @@ use bifolio_pager::sync::atomic::{AtomicU32, Ordering};
 
 const STATE: u32 = 0b111;
 const CHECKSUMMED: u32 = 1 << 3;
-const LATCH: u32 = 1 << 4;
+const USED: u32 = 1 << 4;
+const LATCH: u32 = 1 << 5;
 const LATCHES_MAX: u32 = u32::MAX / LATCH;
 
 /// What a page is. See the drawing above for how one becomes another.
@@ -160,6 +163,27 @@ impl Word {
     pub(crate) fn is_sealed(&self) -> bool {
         // Acquire: the reader sees the bytes as they were when the page was sealed.
         self.0.load(Ordering::Acquire) & STATE == State::Sealed as u32
+    }
+
+    /// As [`Word::is_sealed`], and marks the page as used if it is. The mark is set while the page
+    /// is protected, so never on one that is being written.
+    #[inline]
+    pub(crate) fn is_sealed_and_used(&self) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        let sealed = word & STATE == State::Sealed as u32;
+        if sealed && word & USED == 0 {
+            self.0.fetch_or(USED, Ordering::Relaxed);
+        }
+        sealed
+    }
+
+    /// Clears the mark. Whether it was set.
+    pub(crate) fn clear_used(&self) -> bool {
+        let marked = self.0.load(Ordering::Relaxed) & USED != 0;
+        if marked {
+            self.0.fetch_and(!USED, Ordering::Relaxed);
+        }
+        marked
     }
 
     /// Whether the page is sealed and its checksum word was not filled in yet.

@@ -119,6 +119,15 @@ impl Storage {
             .map_err(|error| self.failed(format!("overwriting page {id} with zeros"), error))
     }
 
+    /// Drops those of `count` pages from `first` on that are in the page cache, clean, and in no page
+    /// table. A hint.
+    pub(crate) fn drop_unmapped(&self, map: &Map, first: PageId, count: u64) {
+        let (offset, len) = map.span(first, count);
+        let len = std::num::NonZeroU64::new(len as u64);
+        let advice = rustix::fs::Advice::DontNeed;
+        let _ = rustix::fs::fadvise(&self.file, offset as u64, len, advice);
+    }
+
     /// Writes the checksum word of page `id`, whose other bytes the file has.
     pub(crate) fn write_checksum(&self, id: PageId, checksum: u64) -> Result<()> {
         let offset = self.page_size.offset(id) + self.page_size.usable() as u64;

@@ -1,0 +1,326 @@
+//! A budget for the pages of the file that are in memory.
+//!
+//! A mapping has no size of its own: what it takes is the page cache, which grows until the machine,
+//! or the control group, is short of memory, and then takes from everybody. With a budget a thread
+//! watches how much of the file is in memory and gives back what was not used for longest, by
+//! `MADV_PAGEOUT` behind a clock: a hand goes round over the pages, clears the mark of those that
+//! were used since it last came by, and drops the others. The mark is a bit of a page's word,
+//! set by the first reader after the hand.
+//!
+//! The bound is *soft*. Memory is taken first and given back later, as fast as the thread comes to
+//! it; dirty pages stay until the kernel has written them; and with read-ahead
+//! ([`Advice::Normal`](crate::Advice)) the kernel brings in more than was asked for. A buffer pool's
+//! bound is hard, because nothing comes in without a frame.
+//!
+//! How much is in memory is counted by `mincore` over the file, some 20 ns a page. That would be
+//! dear to do all the time, so in between, growth is estimated from above: by this process's major
+//! faults, and the pages that were prefetched and created.
+//!
+//! Source: `MADV_PAGEOUT` and `mincore` in their man pages; the clock is F. Corbató's (1968).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bifolio_pager::{Error, PageId, Result};
+use parking_lot::{Condvar, Mutex};
+
+use crate::file::{MappedFile, count};
+
+/// The thread that keeps the budget, until this is dropped.
+pub(crate) struct Keeper {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Bell {
+    stop: Mutex<bool>,
+    rung: Condvar,
+}
+
+/// The least time between two looks, and the share of its time that the thread may work.
+const REST: Duration = Duration::from_millis(10);
+const REST_PER_WORK: u32 = 9;
+/// Pages looked at in one system call.
+const CHUNK: u64 = 512;
+
+impl Keeper {
+    /// Begins to keep the part of `file` that is in memory at `limit_bytes`.
+    pub(crate) fn start(file: Arc<MappedFile>, limit_bytes: u64) -> Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let mut clock = Clock::new(file, limit_bytes);
+        let heard = Arc::clone(&bell);
+        let thread = thread::Builder::new()
+            .name("bifolio-mmap-budget".to_owned())
+            .spawn(move || {
+                let mut rest = REST;
+                while heard.wait(rest) {
+                    let begun = Instant::now();
+                    clock.keep();
+                    rest = REST.max(begun.elapsed() * REST_PER_WORK);
+                }
+            })
+            .map_err(|error| Error::io("starting the thread that keeps the budget", error))?;
+        Ok(Keeper {
+            bell,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *self.bell.stop.lock() = true;
+        self.bell.rung.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // If it panicked it has said so, and all that is lost is the budget.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Bell {
+    /// Rests; whether to go on.
+    fn wait(&self, rest: Duration) -> bool {
+        let mut stop = self.stop.lock();
+        if !*stop {
+            self.rung.wait_for(&mut stop, rest);
+        }
+        !*stop
+    }
+}
+
+/// The hand, and what is known of how much is in memory.
+pub(crate) struct Clock {
+    file: Arc<MappedFile>,
+    /// In the file's pages, as everything here.
+    limit: u64,
+    hand: u64,
+    /// In memory when it was last counted, less what was dropped since.
+    counted: u64,
+    /// What [`Clock::arrivals`] said then.
+    arrived: u64,
+    /// When it was counted, and how long that took.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Clock {
+    pub(crate) fn new(file: Arc<MappedFile>, limit_bytes: u64) -> Self {
+        let limit = limit_bytes / file.map.page_size().bytes() as u64;
+        Clock {
+            file,
+            limit: limit.max(1),
+            hand: 0,
+            counted: 0,
+            arrived: 0,
+            last: None,
+        }
+    }
+
+    /// Counts if it may be necessary, and drops pages if there are too many.
+    fn keep(&mut self) {
+        let at_most = self.counted + self.arrivals().saturating_sub(self.arrived);
+        let is_cheap = self
+            .last
+            .is_none_or(|(when, took)| when.elapsed() > 100 * took);
+        if at_most <= self.limit && !is_cheap {
+            return;
+        }
+        self.count();
+        if self.counted > self.limit {
+            // A little more than it has to be, so as not to be back at once.
+            let excess = self.counted - self.limit + self.limit / 32;
+            let dropped = self.drop_pages(excess);
+            self.counted = self.counted.saturating_sub(dropped);
+        }
+    }
+
+    fn count(&mut self) {
+        let begun = Instant::now();
+        self.arrived = self.arrivals();
+        self.counted = self.resident();
+        self.last = Some((begun, begun.elapsed()));
+    }
+
+    /// Pages of the file that are in memory.
+    pub(crate) fn resident(&self) -> u64 {
+        let end = self.file.storage.page_count();
+        (0..end)
+            .step_by(CHUNK as usize)
+            .map(|first| {
+                let residency = self
+                    .file
+                    .map
+                    .residency(PageId::new(first), CHUNK.min(end - first));
+                residency.iter().filter(|&&is_in| is_in).count() as u64
+            })
+            .sum()
+    }
+
+    /// Pages that may have come in since the process began: more than did, unless the kernel reads
+    /// ahead.
+    fn arrivals(&self) -> u64 {
+        let tally = &self.file.tally;
+        let ours = [&tally.prefetched, &tally.created];
+        let ours = ours.map(|counter| counter.load(Ordering::Relaxed));
+        major_faults() + ours.iter().sum::<u64>()
+    }
+
+    /// Moves the hand until `excess` pages are dropped, or it has come round twice: the first time
+    /// it clears the marks. How many were dropped.
+    pub(crate) fn drop_pages(&mut self, excess: u64) -> u64 {
+        let end = self.file.storage.page_count();
+        let mut dropped = 0;
+        let mut to_go = 2 * end;
+        while dropped < excess && to_go > 0 {
+            if self.hand >= end {
+                self.hand = 0;
+            }
+            let len = CHUNK.min(end - self.hand);
+            let chunk = PageId::new(self.hand);
+            let cold = self.cold(chunk, len, excess - dropped);
+            if !cold.is_empty() {
+                dropped += cold.iter().map(|(_, len)| len).sum::<u64>();
+                self.file.map.page_out(&cold);
+                // What was read ahead and never touched is in no page table, where the above looks.
+                self.file.storage.drop_unmapped(&self.file.map, chunk, len);
+            }
+            self.hand += len;
+            to_go = to_go.saturating_sub(len);
+        }
+        count(&self.file.tally.evicted, dropped);
+        dropped
+    }
+
+    /// Runs of pages in this chunk that are in memory and were not used since the last time, at
+    /// most `most` pages. Clears the marks of the others.
+    fn cold(&self, chunk: PageId, len: u64, most: u64) -> Vec<(PageId, u64)> {
+        let mut runs: Vec<(PageId, u64)> = Vec::new();
+        let mut found = 0;
+        for (index, is_in) in self.file.map.residency(chunk, len).into_iter().enumerate() {
+            let id = chunk.plus(index as u64);
+            if !is_in || self.file.pages.clear_used(id) || found == most {
+                continue;
+            }
+            found += 1;
+            match runs.last_mut() {
+                Some((first, len)) if first.plus(*len) == id => *len += 1,
+                _ => runs.push((id, 1)),
+            }
+        }
+        runs
+    }
+}
+
+/// Faults of this process for which something was read (`majflt` in proc(5)); 0 if it is not told.
+fn major_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in brackets, which may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let majflt = fields.split_ascii_whitespace().nth(9);
+    majflt.and_then(|faults| faults.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MmapOptions, MmapPager};
+    use bifolio_pager::{Geometry, PageRef, PageSize, Pager, Version, first_page};
+
+    const GEOMETRY: Geometry = Geometry {
+        page_size: PageSize::DEFAULT,
+        seed: 7,
+    };
+    const PAGES: u64 = 4000;
+
+    fn at(index: u64) -> PageRef {
+        PageRef {
+            id: first_page(GEOMETRY).plus(index),
+            version: Version::new(1),
+        }
+    }
+
+    /// A file of [`PAGES`] flushed pages, all in memory, whose budget nobody has enforced yet.
+    fn filled() -> Option<(MmapPager, Clock)> {
+        let options = MmapOptions {
+            max_bytes: 1 << 30,
+            memory_bytes: Some(1 << 40),
+            ..MmapOptions::default()
+        };
+        let pager = MmapPager::open(tempfile::tempfile().unwrap(), GEOMETRY, options).unwrap();
+        pager.grow(at(PAGES).id.get()).unwrap();
+        let pages: Vec<_> = (0..PAGES).map(at).collect();
+        for &at in &pages {
+            drop(pager.create(at).unwrap());
+        }
+        pager.seal(&pages).unwrap();
+        let _ = pager.flush(&pages).unwrap();
+        let clock = Clock::new(Arc::clone(&pager.file), 1 << 20);
+        if clock.resident() < PAGES {
+            println!("SKIPPED: the kernel does not say what is in memory");
+            return None;
+        }
+        Some((pager, clock))
+    }
+
+    fn read(pager: &MmapPager, indices: impl Iterator<Item = u64>) {
+        for index in indices {
+            let _ = std::hint::black_box(pager.read(at(index)).unwrap()[20]);
+        }
+    }
+
+    #[test]
+    fn what_was_used_since_the_hand_came_by_stays() {
+        let Some((pager, mut clock)) = filled() else {
+            return;
+        };
+        read(&pager, 1000..1500);
+        let dropped = clock.drop_pages(PAGES - 500);
+        if dropped == 0 || clock.resident() > PAGES - 100 {
+            println!("SKIPPED: the kernel drops nothing");
+            return;
+        }
+        let hot = pager.file.map.residency(at(1000).id, 500);
+        assert!(hot.iter().all(|&is_in| is_in));
+        assert_eq!(pager.counters().evictions, Some(dropped));
+    }
+
+    #[test]
+    fn a_hand_that_goes_round_twice_drops_what_was_used_once() {
+        let Some((pager, mut clock)) = filled() else {
+            return;
+        };
+        read(&pager, 0..PAGES);
+        let before = clock.resident();
+        let dropped = clock.drop_pages(before);
+        assert!(dropped >= PAGES, "{dropped} of {before}");
+    }
+
+    #[test]
+    fn what_was_dropped_is_read_again_unchanged() {
+        let Some((pager, mut clock)) = filled() else {
+            return;
+        };
+        clock.drop_pages(u64::MAX);
+        for index in 0..PAGES {
+            let page = pager.read(at(index)).unwrap();
+            assert_eq!(PageRef::decode(&page[..PageRef::LEN]), at(index));
+        }
+    }
+
+    #[test]
+    fn the_keeper_comes_back_to_the_budget_by_itself() {
+        let Some((pager, clock)) = filled() else {
+            return;
+        };
+        let limit = 1000 * 4096;
+        let _keeper = Keeper::start(Arc::clone(&pager.file), limit).unwrap();
+        let given_up = Instant::now() + Duration::from_secs(30);
+        while clock.resident() > 1000 && Instant::now() < given_up {
+            thread::sleep(REST);
+        }
+        assert!(clock.resident() <= 1000, "{} pages", clock.resident());
+    }
+}
