@@ -234,7 +234,7 @@ impl Session<'_> {
             file_bytes: pristine.len(),
             limit_bytes: self.limit.located.as_ref().map(|_| self.limit.memory_bytes),
             limit_mechanism: self.limit.mechanism.clone(),
-            pool_budget_bytes: (!pager.is_mmap()).then_some(self.limit.pool_bytes),
+            pool_budget_bytes: pager.takes_budget().then_some(self.limit.pool_bytes),
             reserve_bytes: settings.reserve_bytes,
             log_bytes: if workload.commits_singly() {
                 let bytes = settings.measure.as_secs_f64() * LOG_BYTES_PER_S;

@@ -223,7 +223,7 @@ pub(crate) mod tests {
             quantiles_ns: vec![(0.0, (ns * 0.2) as u64), (1.0, (ns * 30.0) as u64)],
         };
         let pager: PagerSpec = pager.parse().unwrap();
-        let reads = if pager == PagerSpec::Mmap(crate::spec::Advice::Normal) {
+        let reads = if pager == PagerSpec::plain_mmap(crate::spec::Advice::Normal) {
             5e6
         } else {
             3300.0

@@ -9,12 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::GroupPath;
 use crate::error::Error;
 
-/// A pager with its choices, as named on the command line: `mmap-random`, `pool-uring-lru`.
+/// A pager with its choices, as named on the command line: `mmap-random-pwrite`, `pool-uring-lru`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PagerSpec {
-    /// The memory map, with this advice to the kernel.
-    Mmap(Advice),
+    /// The memory map.
+    Mmap {
+        /// What the kernel is told of the coming accesses.
+        advice: Advice,
+        /// Whether changed pages are written by `pwrite`, and not through the mapping.
+        pwrite: bool,
+        /// Whether it keeps to the budget that a pool gets (softly), and not to the limit alone.
+        budget: bool,
+    },
     /// The buffer pool.
     Pool {
         /// How it reads and writes.
@@ -58,16 +65,45 @@ pub enum PoolPolicy {
 impl PagerSpec {
     /// Whether memory for pages is the kernel's page cache and not a budget of our own.
     pub fn is_mmap(self) -> bool {
-        matches!(self, PagerSpec::Mmap(_))
+        matches!(self, PagerSpec::Mmap { .. })
+    }
+
+    /// Whether it is told how much memory to use.
+    pub fn takes_budget(self) -> bool {
+        !matches!(self, PagerSpec::Mmap { budget: false, .. })
+    }
+
+    /// The map with nothing but this advice.
+    pub fn plain_mmap(advice: Advice) -> Self {
+        PagerSpec::Mmap {
+            advice,
+            pwrite: false,
+            budget: false,
+        }
     }
 }
 
 impl fmt::Display for PagerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            PagerSpec::Mmap(Advice::Random) => f.write_str("mmap-random"),
-            PagerSpec::Mmap(Advice::Normal) => f.write_str("mmap-normal"),
-            PagerSpec::Mmap(Advice::Sequential) => f.write_str("mmap-sequential"),
+            PagerSpec::Mmap {
+                advice,
+                pwrite,
+                budget,
+            } => {
+                f.write_str(match advice {
+                    Advice::Random => "mmap-random",
+                    Advice::Normal => "mmap-normal",
+                    Advice::Sequential => "mmap-sequential",
+                })?;
+                if pwrite {
+                    f.write_str("-pwrite")?;
+                }
+                if budget {
+                    f.write_str("-budget")?;
+                }
+                Ok(())
+            }
             PagerSpec::Pool { io, policy, direct } => {
                 f.write_str(match io {
                     PoolIo::Pread => "pool-pread",
@@ -92,18 +128,33 @@ impl FromStr for PagerSpec {
         let bad = || {
             Error::bad_option(
                 text,
-                "a pager is mmap-random, mmap-normal or mmap-sequential, or pool-pread or \
-                 pool-uring, and after the pool's name -lru and -buffered may follow",
+                "a pager is mmap-random, mmap-normal or mmap-sequential, after which -pwrite and \
+                 -budget may follow, or pool-pread or pool-uring, after which -lru and -buffered may",
             )
         };
         let mut words = text.split('-');
         match (words.next(), words.next()) {
-            (Some("mmap"), Some(advice)) if words.next().is_none() => match advice {
-                "random" => Ok(PagerSpec::Mmap(Advice::Random)),
-                "normal" => Ok(PagerSpec::Mmap(Advice::Normal)),
-                "sequential" => Ok(PagerSpec::Mmap(Advice::Sequential)),
-                _ => Err(bad()),
-            },
+            (Some("mmap"), Some(advice)) => {
+                let advice = match advice {
+                    "random" => Advice::Random,
+                    "normal" => Advice::Normal,
+                    "sequential" => Advice::Sequential,
+                    _ => return Err(bad()),
+                };
+                let (mut pwrite, mut budget) = (false, false);
+                for word in words {
+                    match word {
+                        "pwrite" => pwrite = true,
+                        "budget" => budget = true,
+                        _ => return Err(bad()),
+                    }
+                }
+                Ok(PagerSpec::Mmap {
+                    advice,
+                    pwrite,
+                    budget,
+                })
+            }
             (Some("pool"), Some(io)) => {
                 let io = match io {
                     "pread" => PoolIo::Pread,
@@ -305,7 +356,8 @@ pub struct Plan {
     pub limit_bytes: Option<u64>,
     /// How memory was limited: `cgroup v1`, `cgroup v2` or `none`.
     pub limit_mechanism: String,
-    /// Memory given to the pool; null for a map, which may use all of the limit as page cache.
+    /// Memory given to the pool, or to a map that keeps to a budget; null for any other map, which
+    /// may use all of the limit as page cache.
     pub pool_budget_bytes: Option<u64>,
     /// Memory of the limit that is left to the process beside the pool.
     pub reserve_bytes: u64,
@@ -341,6 +393,8 @@ mod tests {
             "mmap-random",
             "mmap-normal",
             "mmap-sequential",
+            "mmap-random-pwrite",
+            "mmap-normal-pwrite-budget",
             "pool-pread",
             "pool-uring",
             "pool-uring-lru",

@@ -5,7 +5,7 @@ use std::path::Path;
 use bifolio::{
     Advice as EngineAdvice, Counters, Database, Direct, IoBackend,
     LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy, PoolConfig,
-    PoolSize, Range, ReadTxn, Table, WriteTxn,
+    PoolSize, Range, ReadTxn, Table, WriteStyle, WriteTxn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -156,13 +156,24 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
 /// The engine's options for this pager, with `pool_budget_bytes` for a pool.
 fn options(pager: PagerSpec, pool_budget_bytes: Option<u64>) -> Options {
     let choice = match pager {
-        PagerSpec::Mmap(advice) => {
+        PagerSpec::Mmap {
+            advice,
+            pwrite,
+            budget,
+        } => {
             let advice = match advice {
                 Advice::Random => EngineAdvice::Random,
                 Advice::Normal => EngineAdvice::Normal,
                 Advice::Sequential => EngineAdvice::Sequential,
             };
-            PagerChoice::Mmap(MmapConfig { advice })
+            PagerChoice::Mmap(MmapConfig {
+                advice,
+                write_style: match pwrite {
+                    true => WriteStyle::Pwrite,
+                    false => WriteStyle::Mapping,
+                },
+                memory_bytes: pool_budget_bytes.filter(|_| budget),
+            })
         }
         PagerSpec::Pool { io, policy, direct } => PagerChoice::Pool(PoolConfig {
             size: pool_budget_bytes.map_or(PoolSize::Auto, PoolSize::Bytes),

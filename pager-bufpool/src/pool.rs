@@ -483,6 +483,7 @@ impl Pager for BufPool {
             evictions: get(&counts.evictions),
             pages_verified: get(&counts.pages_verified),
             pages_created: get(&counts.pages_created),
+            overwrites_unread: None,
             syncs: get(&counts.syncs),
             frames: Some(usable as u64),
             frames_used: Some(used as u64),

@@ -58,7 +58,10 @@ fn main() {
         touch(&pager, pages);
     });
     if budget_mib.is_some() {
-        println!("  {} pages were dropped to keep the budget", pager.counters().evictions.unwrap_or(0));
+        println!(
+            "  {} pages were dropped to keep the budget",
+            pager.counters().evictions.unwrap_or(0)
+        );
     }
 }
 

@@ -60,7 +60,7 @@ fn mmap<'g, 'r>(group: &'g Group<'r>, advice: Advice) -> Option<&'g Cell<'r>> {
     group
         .cells
         .iter()
-        .find(|cell| cell.pager == PagerSpec::Mmap(advice))
+        .find(|cell| cell.pager == PagerSpec::plain_mmap(advice))
 }
 
 /// The fastest pool of a group.

@@ -29,6 +29,13 @@ pub fn pagers(page_size: usize) -> Vec<(&'static str, PagerChoice)> {
             "pool io_uring CLOCK",
             pool(IoBackend::IoUring, Policy::Clock, 200),
         ),
+        (
+            "mmap pwrite",
+            PagerChoice::Mmap(MmapConfig {
+                write_style: WriteStyle::Pwrite,
+                ..MmapConfig::default()
+            }),
+        ),
     ]
 }
 
