@@ -52,6 +52,7 @@ mod file;
 mod limits;
 mod lock;
 mod log;
+mod memory;
 mod meta;
 mod network;
 mod options;
@@ -73,6 +74,7 @@ pub use durability::{Durability, Ticket};
 pub use error::{Error, Result};
 pub use limits::memory_limit_bytes;
 pub use log::{Error as LogError, LogCounters};
+pub use memory::MemoryReport;
 pub use options::{
     Advice, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
     WriteStyle,

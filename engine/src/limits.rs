@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::memory::{MemoryReport, kib_field};
+
 /// Left free beside an automatically sized pool: code, stacks, the tree's own small buffers.
 const RESERVE_MIN: u64 = 16 << 20;
 /// What is left free grows with the limit: a sixteenth of it.
@@ -31,10 +33,11 @@ pub fn memory_limit_bytes() -> Option<u64> {
 pub(crate) fn automatic_pool_bytes() -> u64 {
     let bytes = match memory_limit_bytes() {
         Some(limit) => {
+            let held = MemoryReport::of_process()
+                .process_private_bytes
+                .unwrap_or(0);
             let reserve = RESERVE_MIN.max(limit / RESERVE_SHARE);
-            limit
-                .saturating_sub(resident_private_bytes())
-                .saturating_sub(reserve)
+            limit.saturating_sub(held).saturating_sub(reserve)
         }
         None => meminfo("MemAvailable:").map_or(64 << 20, |available| available / 4),
     };
@@ -92,18 +95,6 @@ pub(crate) fn physical_bytes() -> Option<u64> {
 
 fn meminfo(field: &str) -> Option<u64> {
     kib_field(&fs::read_to_string("/proc/meminfo").ok()?, field)
-}
-
-/// Memory of this process that no page cache can give back.
-fn resident_private_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    kib_field(&status, "RssAnon:").unwrap_or(0)
-}
-
-fn kib_field(text: &str, field: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 #[cfg(test)]

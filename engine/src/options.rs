@@ -275,6 +275,11 @@ impl LogPlace {
         )
     }
 
+    /// The names of the log's files, as they are now.
+    pub fn files(&self) -> Result<Vec<OsString>> {
+        Ok(Log::files(&*self.disk, &self.prefix)?)
+    }
+
     pub fn remove(&self) -> Result<()> {
         Ok(Log::remove_all(&*self.disk, &self.prefix)?)
     }

@@ -43,6 +43,8 @@ mod pager;
 mod pages;
 mod poison;
 mod pwrite;
+#[expect(unsafe_code, reason = "asks the kernel about a mapping of its own")]
+mod residency;
 #[expect(unsafe_code, reason = "is a signal handler")]
 mod sigbus;
 mod state;
@@ -53,3 +55,4 @@ pub use fork::ForkMark;
 pub use guard::{PageMut, PageRead};
 pub use options::{Advice, MmapOptions, WriteStyle};
 pub use pager::MmapPager;
+pub use residency::cached_bytes;

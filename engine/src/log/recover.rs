@@ -1,7 +1,7 @@
 //! How a log comes to be open: created, or recovered.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use bifolio_pager::Version;
@@ -93,6 +93,16 @@ impl Log {
         let mut history = History::read(disk, prefix, file_id, mark)?;
         history.replay(visit)?;
         Ok(history.begin(options)?)
+    }
+
+    /// The names of the files of the log with this prefix.
+    pub fn files(disk: &dyn Disk, prefix: &OsStr) -> Result<Vec<OsString>> {
+        let names = Names::new(prefix);
+        let (numbers, _) = files::list(disk, &names)?;
+        Ok(numbers
+            .into_iter()
+            .map(|number| names.segment(number))
+            .collect())
     }
 
     /// Removes every segment with this prefix, whatever it holds: for a database that is deleted, or

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use bifolio::{
     Database, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
+    WriteStyle,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
