@@ -22,7 +22,8 @@ use crate::walk::{retire_all, retire_value};
 ///
 /// Leaves are filled to `fill` of their bytes, 1.0 being full; branches always fully. Pages are
 /// allocated in the order of their keys, so that a source that hands out rising numbers gets a file
-/// in key order. Memory: one page's entries per level.
+/// in key order. Each is [finished](PageSource::finish) as soon as it is written. Memory: one page's
+/// entries per level.
 ///
 /// # Errors
 /// [`NotSorted`](Error::NotSorted), [`KeyTooLong`](Error::KeyTooLong) or
@@ -252,6 +253,8 @@ impl<'a, P: Pager, S: PageSource> Loader<'a, P, S> {
         let level = u8::try_from(level).expect("no tree is deeper than MAX_DEPTH");
         build(&mut page, level, leftmost, prefix, items).expect("the entries were measured");
         debug_assert_eq!(crate::check::layout_damage(&page), None);
+        drop(page);
+        self.source.finish(at)?;
         Ok(at)
     }
 

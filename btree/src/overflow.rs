@@ -190,10 +190,13 @@ pub(crate) fn write<P: Pager, S: PageSource>(
             } else {
                 after_run
             };
-            let mut page = pager.create(PageRef { id, version })?;
+            let at = PageRef { id, version };
+            let mut page = pager.create(at)?;
             let payload = chunks.next().expect("there is a page for each chunk");
             let next = next.map(|id| PageRef { id, version });
             fill(&mut page, next, rest, payload);
+            drop(page);
+            source.finish(at)?;
         }
     }
     let (id, _) = runs[0];

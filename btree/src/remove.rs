@@ -215,7 +215,7 @@ impl<P: Pager, S: PageSource> TreeMut<'_, P, S> {
 
     /// The page itself if it is private, else a new one to take its place.
     fn replacement(&mut self, at: PageRef) -> Result<PageRef> {
-        if at.version == self.source.version() {
+        if self.is_private(at) {
             Ok(at)
         } else {
             self.fresh()

@@ -8,9 +8,24 @@ use bifolio_pager::{self as pager, PageId, PageRef, Version};
 /// The tree creates what it allocates (with [`Pager::create`](bifolio_pager::Pager::create) and
 /// the stamp [`version`](PageSource::version)), except where an error comes between.
 pub trait PageSource {
-    /// The stamp of every page that this transaction writes. A page that carries it is private to
-    /// the transaction and is written in place; any other is copied first.
+    /// The stamp of every page that this transaction writes.
     fn version(&self) -> Version;
+
+    /// Whether the transaction may write this page of its tree in place: it made it, and has not
+    /// [finished](PageSource::finish) it.
+    fn may_write(&self, page: PageRef) -> bool {
+        page.version == self.version()
+    }
+
+    /// The tree has written this page for the last time, holds no guard of it, and will copy it
+    /// where it is to change, provided [`may_write`](PageSource::may_write) says so. Told of every
+    /// page of a [bulk load](crate::bulk_load()) and of large values. A source may seal it now, so that
+    /// it can be written out in its final form; one that does that for some pages must do it for
+    /// all that the tree finished before it writes in place again, since above a page that may be
+    /// written there is none that may not.
+    fn finish(&mut self, _page: PageRef) -> pager::Result<()> {
+        Ok(())
+    }
 
     /// A free page, near the one handed out last if that can be had.
     fn allocate(&mut self) -> pager::Result<PageId>;

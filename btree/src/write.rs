@@ -89,8 +89,8 @@ impl<'a, P: Pager, S: PageSource> TreeMut<'a, P, S> {
         move |what| pager::Error::corrupt(at.id, what)
     }
 
-    fn is_private(&self, at: PageRef) -> bool {
-        at.version == self.source.version()
+    pub(crate) fn is_private(&self, at: PageRef) -> bool {
+        self.source.may_write(at)
     }
 
     /// The reference of a page that is about to be created.

@@ -20,7 +20,7 @@
 //! Locking: `metas` (checkpoint.rs; held for all of a checkpoint), then the writer's place, then
 //! `versions`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -30,6 +30,7 @@ use bifolio_pager::sync::{Condvar, Mutex, RwLock, thread};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
 use bifolio_pager_bufpool::BufPool;
 use bifolio_pager_mmap::{ForkMark, MmapPager};
+use rustc_hash::FxHashSet;
 
 use crate::checkpoint::{Bell, Metas};
 use crate::error::{Error, Result};
@@ -97,7 +98,7 @@ pub(crate) struct Writer {
     /// Versions before the current one that somebody held when it was last looked at.
     pub older: Vec<Arc<Committed>>,
     /// Sealed pages that the current version reaches and the last checkpoint chosen does not.
-    pub pending: HashSet<PageRef>,
+    pub pending: FxHashSet<PageRef>,
     /// Encodes the running transaction for the log; kept for its buffer.
     pub records: RecordWriter,
 }
@@ -151,7 +152,7 @@ impl Core {
             next_version: meta.floor,
             space: Space::open(meta.geometry(), meta.map)?,
             older: Vec::new(),
-            pending: HashSet::new(),
+            pending: FxHashSet::default(),
             records: RecordWriter::new(),
         };
         Ok(Core {

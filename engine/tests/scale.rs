@@ -295,3 +295,89 @@ fn keys_of_every_length_at_every_page_size() {
         check(&db);
     }
 }
+
+#[test]
+fn a_bulk_load_larger_than_the_pool_writes_its_pages_once() {
+    for (name, choice) in handful(4096, 600) {
+        let (_directory, path) = scratch();
+        let db = options(&choice).create(&path).unwrap();
+        let entry = |number: u32| (number.to_be_bytes(), [number as u8; 120]);
+        let mut txn = db.write().unwrap();
+        let mut table = txn.table("t").unwrap();
+        table.bulk_load((0..120_000).map(entry)).unwrap();
+        txn.commit().unwrap();
+        let counters = db.counters();
+        let report = check(&db);
+        assert!(report.reached_pages > 3800, "6 times the pool: {report}");
+        let written = counters.pages_written.unwrap();
+        assert!(
+            written <= report.reached_pages + 10,
+            "{name}: {written} pages written for {}",
+            report.reached_pages
+        );
+        let calls = counters.write_calls.unwrap();
+        assert!(calls * 16 < written, "{name}: {written} in {calls} writes");
+    }
+}
+
+/// What was loaded was written in its final form, and what changes of it is copied.
+#[test]
+fn a_loaded_table_is_changed_before_its_transaction_ends() {
+    for (name, choice) in handful(4096, 64).into_iter().chain(pagers(4096)) {
+        let (_directory, path) = scratch();
+        let db = options(&choice).create(&path).unwrap();
+        let entry = |number: u32| {
+            let len = if number.is_multiple_of(500) { 9000 } else { 50 };
+            (number.to_be_bytes(), vec![number as u8; len])
+        };
+        let work = |commit: bool| {
+            let mut txn = db.write().unwrap();
+            let mut table = txn.table("t").unwrap();
+            table.clear().unwrap();
+            table.bulk_load((0..20_000).map(entry)).unwrap();
+            for number in (0..20_000).step_by(250) {
+                table.remove(u32::to_be_bytes(number)).unwrap();
+                table
+                    .insert(u32::to_be_bytes(number + 1), b"other")
+                    .unwrap();
+            }
+            let refused = table.bulk_load([("a", "1"), ("b", "2")]).unwrap_err();
+            assert!(matches!(refused, Error::TableNotEmpty { .. }), "{refused}");
+            let mut other = txn.table("other").unwrap();
+            other.clear().unwrap();
+            other.bulk_load((0..500).map(entry)).unwrap();
+            if commit {
+                txn.commit().unwrap();
+            }
+        };
+        work(false);
+        assert!(db.read().unwrap().table_names().unwrap().is_empty());
+        work(true);
+        work(false);
+        work(true);
+        let report = check(&db);
+        assert_eq!(report.entries, 20_000 - 80 + 500, "{name}");
+        let snapshot = db.read().unwrap();
+        let table = snapshot.table("t").unwrap();
+        assert_eq!(table.get(0_u32.to_be_bytes()).unwrap(), None);
+        assert_eq!(table.get(1_u32.to_be_bytes()).unwrap().unwrap(), b"other");
+        assert_eq!(table.get(2_u32.to_be_bytes()).unwrap().unwrap(), [2; 50]);
+        drop(snapshot);
+
+        // Out of order after many pages: what was written is taken back.
+        let mut txn = db.write().unwrap();
+        let mut table = txn.table("bad").unwrap();
+        let disorder = (0..5000).chain([3]).map(entry);
+        let error = table.bulk_load(disorder).unwrap_err();
+        assert!(
+            matches!(error, Error::Tree(TreeError::NotSorted { position: 5000 })),
+            "{error}"
+        );
+        drop(txn);
+        let mut txn = db.write().unwrap();
+        assert!(txn.delete_table("t").unwrap() && txn.delete_table("other").unwrap());
+        txn.commit().unwrap();
+        let report = check(&db);
+        assert!(report.reached_pages <= NOTHING, "{name}: {report}");
+    }
+}

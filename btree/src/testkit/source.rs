@@ -11,13 +11,15 @@ const RUN_MAX: u64 = 5;
 
 /// Hands out pages of a pager, growing it as needed, and asserts that none is handed out or taken
 /// back twice. One transaction at a time; [`commit`](TestSource::commit) ends it and begins the
-/// next. What a transaction retires of earlier ones is kept until [`release`](TestSource::release).
+/// next. What is finished is sealed at once, so that a tree that writes it again is found out. What a transaction retires of earlier ones is kept until [`release`](TestSource::release).
 pub struct TestSource<'p, P> {
     pager: &'p P,
     version: Version,
     next: PageId,
     free: Vec<PageId>,
     live: BTreeMap<PageId, Version>,
+    /// Pages of this transaction that the tree will not write again, sealed.
+    finished: BTreeSet<PageId>,
     retired: BTreeSet<PageRef>,
 }
 
@@ -30,6 +32,7 @@ impl<'p, P: Pager> TestSource<'p, P> {
             next: first_page(pager.geometry()),
             free: Vec::new(),
             live: BTreeMap::new(),
+            finished: BTreeSet::new(),
             retired: BTreeSet::new(),
         }
     }
@@ -38,10 +41,11 @@ impl<'p, P: Pager> TestSource<'p, P> {
     /// one's. Nothing is flushed.
     pub fn commit(&mut self) -> pager::Result<()> {
         let private: Vec<PageRef> = (self.live.iter())
-            .filter(|&(_, &version)| version == self.version)
+            .filter(|&(id, &version)| version == self.version && !self.finished.contains(id))
             .map(|(&id, &version)| PageRef { id, version })
             .collect();
         self.pager.seal(&private)?;
+        self.finished.clear();
         self.version = self.version.next();
         Ok(())
     }
@@ -88,6 +92,15 @@ impl<P: Pager> PageSource for TestSource<'_, P> {
         self.version
     }
 
+    fn may_write(&self, page: PageRef) -> bool {
+        page.version == self.version && !self.finished.contains(&page.id)
+    }
+
+    fn finish(&mut self, page: PageRef) -> pager::Result<()> {
+        self.finished.insert(page.id);
+        self.pager.seal(&[page])
+    }
+
     fn allocate(&mut self) -> pager::Result<PageId> {
         let id = match self.free.pop() {
             Some(id) => id,
@@ -116,6 +129,7 @@ impl<P: Pager> PageSource for TestSource<'_, P> {
         if page.version == self.version {
             self.pager.discard(&[page.id])?;
             self.live.remove(&page.id);
+            self.finished.remove(&page.id);
             self.free.push(page.id);
         } else {
             assert!(self.retired.insert(page), "{page:?} is retired twice");

@@ -1,4 +1,4 @@
-use bifolio_pager::PageSize;
+use bifolio_pager::{PageSize, Pager};
 
 use super::{even_numbers, pager, small_pages};
 use crate::testkit::model::{Model, assert_same, assert_sound};
@@ -23,12 +23,23 @@ fn load(model: &Model, page_size: PageSize, fill: f64) {
     assert_eq!(assert_sound(&pager, root), source.live());
     assert_same(Tree::new(&pager, root), model);
 
-    // What was loaded is a tree like any other.
-    source.commit().unwrap();
+    // What was loaded is a tree like any other, in the same transaction and in a later one.
     let mut model = model.clone();
-    let mut dice = Dice::new(1);
+    change_half(&pager, &mut source, &mut root, &mut model, 1);
+    source.commit().unwrap();
+    change_half(&pager, &mut source, &mut root, &mut model, 2);
+}
+
+fn change_half<P: Pager>(
+    pager: &P,
+    source: &mut TestSource<'_, P>,
+    root: &mut Root,
+    model: &mut Model,
+    seed: u64,
+) {
+    let mut dice = Dice::new(seed);
     let keys: Vec<Vec<u8>> = model.keys().cloned().collect();
-    let mut tree = TreeMut::new(&pager, &mut source, &mut root);
+    let mut tree = TreeMut::new(pager, source, root);
     for key in keys {
         if dice.one_in(2) {
             assert!(tree.remove(&key).unwrap());
@@ -39,8 +50,8 @@ fn load(model: &Model, page_size: PageSize, fill: f64) {
             model.insert(key, value);
         }
     }
-    assert_eq!(assert_sound(&pager, root), source.live());
-    assert_same(Tree::new(&pager, root), &model);
+    assert_eq!(assert_sound(pager, *root), source.live());
+    assert_same(Tree::new(pager, *root), model);
 }
 
 #[test]

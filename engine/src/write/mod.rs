@@ -324,7 +324,7 @@ impl WriteTxn {
             .writer
             .as_mut()
             .expect("present until the transaction is over");
-        self.pages.settle(pager, &mut writer.space)?;
+        self.pages.settle_all(pager, &mut writer.space)?;
         writer
             .space
             .retire_all(pager, &self.pages.retired, self.pages.version)?;
@@ -338,12 +338,11 @@ impl WriteTxn {
         writer: &mut Writer,
     ) -> Result<Option<Position>> {
         let version = self.pages.version;
-        let private = self.pages.private_pages();
-        pager.seal(&private)?;
+        let made = self.pages.seal(pager)?;
         for page in &self.pages.retired {
             writer.pending.remove(page);
         }
-        writer.pending.extend(private);
+        writer.pending.extend(made);
         let Some(log) = self.open.log.get() else {
             return Ok(None);
         };
@@ -432,8 +431,7 @@ impl Drop for WriteTxn {
         };
         if self.open.refuse_if_failed().is_ok() {
             with_pager!(&self.open.pager, pager => {
-                self.pages.dropped.extend(self.pages.private.drain());
-                if let Err(error) = self.pages.settle(pager, &mut writer.space) {
+                if let Err(error) = self.pages.give_all_back(pager, &mut writer.space) {
                     // The next commit would store a map that has these pages in use.
                     let _ = self.open.poison(&error.into());
                 }

@@ -161,7 +161,14 @@ impl TableMut<'_> {
         self.txn.stop_logging();
         let entries = entries.into_iter();
         let outcome = change!(self, |pager, source, root| {
-            bulk_load(pager, source, entries, 1.0).map(|loaded| *root = loaded)
+            source.pages.sealing = true;
+            let loaded = bulk_load(pager, source, entries, 1.0);
+            source.pages.sealing = false;
+            loaded.and_then(|loaded| {
+                source.pages.seal_finished(pager)?;
+                *root = loaded;
+                Ok(())
+            })
         });
         if let Err(error) = &outcome {
             // The pages loaded so far hang from no tree.
