@@ -36,6 +36,7 @@ pub mod testkit;
 mod tests;
 mod tree;
 mod walk;
+mod warm;
 mod write;
 
 pub use bulk::bulk_load;

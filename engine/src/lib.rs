@@ -82,4 +82,4 @@ pub use options::{
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
 pub use recovery::RecoveryReport;
-pub use write::{TableMut, WriteTxn};
+pub use write::{TableMut, WriteBatch, WriteTxn};

@@ -88,6 +88,10 @@ impl<'t> Table<'t> {
         Table { core, root }
     }
 
+    pub(crate) fn root(&self) -> Root {
+        self.root
+    }
+
     /// How many entries there are. Costs nothing.
     pub fn len(&self) -> u64 {
         self.root.entries

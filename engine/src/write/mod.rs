@@ -19,9 +19,11 @@
 //! A bulk load, and a transaction whose record would fill the log, is not logged but made durable by a
 //! checkpoint, so that its data is written once. In the log stands a *barrier* instead.
 
+mod batch;
 mod ledger;
 mod table_mut;
 
+pub use batch::WriteBatch;
 pub use table_mut::TableMut;
 
 use std::collections::HashMap;
