@@ -37,13 +37,14 @@ impl Space {
     /// Those of the pager: [`Error::Full`] when the file cannot grow; [`Error::Corrupt`] when a page
     /// of the map is damaged.
     pub fn allocate<P: Pager>(&mut self, pager: &P) -> Result<PageId> {
+        self.make_room(pager, 1)?;
         while let Some(page) = self.young.pop() {
             if self.map.run_at(page, 1) == 1 {
                 self.map.take(page, 1);
                 return Ok(PageId::new(page));
             }
         }
-        Ok(self.allocate_run(pager, 1)?.0)
+        Ok(self.take(pager, 1)?.0)
     }
 
     /// Up to `want` neighbouring pages: the first, and how many.
@@ -55,14 +56,20 @@ impl Space {
     /// If `want` is 0.
     pub fn allocate_run<P: Pager>(&mut self, pager: &P, want: u64) -> Result<(PageId, u64)> {
         assert!(want > 0, "a run has at least one page");
+        self.make_room(pager, want)?;
+        let want = want.min(self.spare(pager));
+        self.take(pager, want)
+    }
+
+    /// Grows the file, if need be, so that a page beyond the reserve can be had.
+    fn make_room<P: Pager>(&mut self, pager: &P, want: u64) -> Result<()> {
         while self.spare(pager) == 0 {
             let wanted = want + self.reserve.1;
             let grown = grow(pager, self.geometry, pager.page_count(), wanted);
             self.refused |= matches!(grown, Err(Error::Full { .. }));
             grown?;
         }
-        let want = want.min(self.spare(pager));
-        self.take(pager, want)
+        Ok(())
     }
 
     /// A page for the map itself, from the reserve if need be.

@@ -203,7 +203,12 @@ fn a_store_finds_room_however_full_the_transactions_left_the_file() {
         for version in 2..200 {
             let at = v(version);
             while random.random_ratio(1999, 2000) {
-                match space.allocate_run(&pager, 4) {
+                let single = random.random_ratio(1, 2);
+                let taken = match single {
+                    true => space.allocate(&pager).map(|id| (id, 1)),
+                    false => space.allocate_run(&pager, 4),
+                };
+                match taken {
                     Ok((first, len)) => {
                         used.extend((0..len).map(|step| PageRef {
                             id: first.plus(step),
