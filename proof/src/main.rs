@@ -42,7 +42,12 @@ enum Command {
     Fuse(fuse::Arguments),
     /// A process that `fuse` starts and kills.
     #[command(hide = true)]
-    FuseWorker(fuse::WorkerArguments),
+    FuseWorker(fuse::worker::WorkerArguments),
+    /// Layer E: requests fail under a real kernel, and files are cut off.
+    Kernel(fuse::failures::Arguments),
+    /// A process that `kernel` starts.
+    #[command(hide = true)]
+    FuseSurvivor(fuse::worker::WorkerArguments),
     /// Layer J: processes are killed while they commit, and several open at once.
     Storm(storm::Arguments),
     /// A process that `storm` starts and kills.
@@ -53,7 +58,9 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().layer {
         Command::Fuse(arguments) => fuse::run(&arguments),
-        Command::FuseWorker(arguments) => Ok(fuse::work(&arguments)),
+        Command::FuseWorker(arguments) => Ok(fuse::worker::work(&arguments)),
+        Command::Kernel(arguments) => fuse::failures::run(&arguments),
+        Command::FuseSurvivor(arguments) => Ok(fuse::survive(&arguments)),
         Command::Storm(arguments) => storm::run(&arguments),
         Command::StormWorker(arguments) => {
             storm::work(&arguments);

@@ -38,6 +38,9 @@ pub enum Failure {
     Error(i32),
     /// A write does its first half and says so. Other requests fail with `EIO`.
     Short,
+    /// It does nothing, a sync loses what it was to write, and each says it is done: outside the
+    /// model, so that a test can show what it finds.
+    Silent,
 }
 
 /// Requests that are to fail.
@@ -223,7 +226,7 @@ impl Control {
         let (mut state, verdict) = self.request(kind);
         match verdict {
             Verdict::Do => act(&mut state.disk),
-            Verdict::Swallow => Ok(swallowed),
+            Verdict::Swallow | Verdict::Fail(Failure::Silent) => Ok(swallowed),
             Verdict::Fail(Failure::Error(number)) => Err(Errno::from_i32(number)),
             Verdict::Fail(Failure::Short) => Err(Errno::EIO),
         }

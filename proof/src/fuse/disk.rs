@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -241,6 +241,22 @@ impl Disk {
             unsynced_names: Vec::new(),
             made: self.made,
         }
+    }
+
+    /// A disk with the files of a directory of another file system, everything on it durable.
+    ///
+    /// # Errors
+    /// What that file system says.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let mut disk = Disk::default();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let ino = disk.create(&entry.file_name());
+            disk.write(ino, 0, &fs::read(entry.path())?);
+            disk.sync(ino);
+        }
+        disk.sync_names();
+        Ok(disk)
     }
 
     /// Writes all files into a directory of another file system, durable or not there.

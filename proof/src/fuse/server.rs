@@ -241,6 +241,7 @@ impl Filesystem for Server {
         match (verdict, state.disk.content(ino.0)) {
             (Verdict::Fail(Failure::Error(number)), _) => reply.error(Errno::from_i32(number)),
             (Verdict::Fail(Failure::Short), _) => reply.error(Errno::EIO),
+            (Verdict::Fail(Failure::Silent), _) => reply.data(&vec![0; size as usize]),
             (_, None) => reply.error(Errno::ENOENT),
             (_, Some(content)) => reply.data(&content.read(offset, size as usize)),
         }
@@ -264,7 +265,9 @@ impl Filesystem for Server {
                 state.disk.write(ino.0, offset, data);
                 reply.written(data.len() as u32);
             }
-            Verdict::Swallow => reply.written(data.len() as u32),
+            Verdict::Swallow | Verdict::Fail(Failure::Silent) => {
+                reply.written(data.len() as u32);
+            }
             Verdict::Fail(Failure::Error(number)) => reply.error(Errno::from_i32(number)),
             Verdict::Fail(Failure::Short) => {
                 let half = &data[..data.len() / 2];
@@ -292,10 +295,11 @@ impl Filesystem for Server {
             Verdict::Swallow => Ok(()),
             Verdict::Fail(failure) => {
                 state.disk.lose_unsynced(ino.0);
-                Err(match failure {
-                    Failure::Error(number) => Errno::from_i32(number),
-                    Failure::Short => Errno::EIO,
-                })
+                match failure {
+                    Failure::Error(number) => Err(Errno::from_i32(number)),
+                    Failure::Short => Err(Errno::EIO),
+                    Failure::Silent => Ok(()),
+                }
             }
         };
         answer(reply, outcome);
