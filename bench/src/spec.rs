@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bifolio::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::GroupPath;
@@ -27,7 +28,7 @@ pub enum PagerSpec {
         /// How it reads and writes.
         io: PoolIo,
         /// Which page leaves when another one needs its frame.
-        policy: PoolPolicy,
+        policy: Policy,
         /// Whether it bypasses the page cache (`O_DIRECT`).
         direct: bool,
     },
@@ -51,15 +52,6 @@ pub enum PoolIo {
     Pread,
     /// io_uring, many in flight.
     Uring,
-}
-
-/// Which page leaves a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PoolPolicy {
-    /// Second chance in a circle.
-    Clock,
-    /// Exactly the least recently used.
-    Lru,
 }
 
 impl PagerSpec {
@@ -109,8 +101,8 @@ impl fmt::Display for PagerSpec {
                     PoolIo::Pread => "pool-pread",
                     PoolIo::Uring => "pool-uring",
                 })?;
-                if policy == PoolPolicy::Lru {
-                    f.write_str("-lru")?;
+                if policy != Policy::default() {
+                    write!(f, "-{policy}")?;
                 }
                 if !direct {
                     f.write_str("-buffered")?;
@@ -129,7 +121,8 @@ impl FromStr for PagerSpec {
             Error::bad_option(
                 text,
                 "a pager is mmap-random, mmap-normal or mmap-sequential, after which -pwrite and \
-                 -budget may follow, or pool-pread or pool-uring, after which -lru and -buffered may",
+                 -budget may follow, or pool-pread or pool-uring, after which -buffered and an \
+                 eviction policy may: -clock, -lru, -random, -sieve, -2q or -s3fifo",
             )
         };
         let mut words = text.split('-');
@@ -161,14 +154,12 @@ impl FromStr for PagerSpec {
                     "uring" => PoolIo::Uring,
                     _ => return Err(bad()),
                 };
-                let (mut policy, mut direct) = (PoolPolicy::Clock, true);
+                let (mut policy, mut direct) = (Policy::default(), true);
                 for word in words {
                     match word {
-                        "lru" => policy = PoolPolicy::Lru,
-                        "clock" => policy = PoolPolicy::Clock,
                         "buffered" => direct = false,
                         "direct" => direct = true,
-                        _ => return Err(bad()),
+                        name => policy = Policy::from_name(name).ok_or_else(bad)?,
                     }
                 }
                 Ok(PagerSpec::Pool { io, policy, direct })

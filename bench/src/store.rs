@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::record::{KEY_LEN, Records, decode_key};
-use crate::spec::{Advice, PagerSpec, PoolIo, PoolPolicy};
+use crate::spec::{Advice, PagerSpec, PoolIo};
 
 /// The one table that everything is in.
 const TABLE: &str = "records";
@@ -177,15 +177,13 @@ fn options(pager: PagerSpec, pool_budget_bytes: Option<u64>) -> Options {
         }
         PagerSpec::Pool { io, policy, direct } => PagerChoice::Pool(PoolConfig {
             size: pool_budget_bytes.map_or(PoolSize::Auto, PoolSize::Bytes),
-            policy: match policy {
-                PoolPolicy::Clock => Policy::Clock,
-                PoolPolicy::Lru => Policy::Lru,
-            },
+            policy,
             io: match io {
                 PoolIo::Pread => IoBackend::Pread,
                 PoolIo::Uring => IoBackend::IoUring,
             },
             direct: if direct { Direct::On } else { Direct::Off },
+            ..PoolConfig::default()
         }),
     };
     Options::new().pager(choice)
@@ -240,7 +238,7 @@ impl Store {
     ) -> Result<()> {
         let pager = PagerSpec::Pool {
             io: PoolIo::Pread,
-            policy: PoolPolicy::Clock,
+            policy: Policy::default(),
             direct: true,
         };
         let options = options(pager, Some(pool_bytes)).page_size(page_size as usize);

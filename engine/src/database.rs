@@ -303,6 +303,7 @@ impl Database {
                     policy: config.policy,
                     io: config.io,
                     direct: config.direct,
+                    trace: config.trace.clone(),
                     read_only: options.read_only,
                     max_bytes,
                 };

@@ -1,7 +1,7 @@
 //! How a database is opened: which pager, how much memory, which page size.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,9 @@ pub struct PoolConfig {
     pub io: IoBackend,
     /// Whether the kernel's page cache is bypassed.
     pub direct: Direct,
+    /// Record every access to a page in this file, to be replayed through other policies
+    /// (`bifolio-bench simulate`); what was there is lost. Finished when the database is closed.
+    pub trace: Option<PathBuf>,
 }
 
 /// How much memory a buffer pool gets.

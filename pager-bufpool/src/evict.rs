@@ -19,7 +19,7 @@ use bifolio_pager::hazard::Protected;
 use bifolio_pager::{Error, PageId, Result};
 
 use crate::frames::{Occupant, Owned};
-use crate::policy::Candidates;
+use crate::policy::{self, Answer, Candidates};
 use crate::pool::BufPool;
 use crate::tally::add;
 use crate::word::{FrameId, Phase, Taken};
@@ -42,7 +42,7 @@ struct Sweep<'p> {
 impl BufPool {
     /// Frames to free at once, so that the snapshot is shared.
     fn eviction_batch(&self) -> usize {
-        (self.frames.usable() / 64).clamp(1, 64)
+        policy::eviction_batch(self.frames.usable())
     }
 
     /// Dirty pages to write at once.
@@ -120,11 +120,17 @@ impl BufPool {
         };
         // What the last snapshot contained: no use to take it again.
         let mut known: Option<Protected> = None;
+        let mut keeps_inner = true;
         loop {
             let mut round = Round {
                 pool: self,
                 want,
                 most_dirty: self.cleaning_batch(),
+                most_inner: if keeps_inner {
+                    policy::most_inner(self.frames.usable())
+                } else {
+                    0
+                },
                 known,
                 taken: Vec::new(),
                 dirty: Vec::new(),
@@ -133,7 +139,13 @@ impl BufPool {
             self.policy.victims(&mut round);
             sweep.in_transit = round.in_transit;
             sweep.dirty.append(&mut round.dirty);
+            known = round.known;
             if round.taken.is_empty() {
+                // Inner pages go before a thread gets no frame at all, and not before that.
+                if keeps_inner && sweep.dirty.is_empty() && !sweep.in_transit {
+                    keeps_inner = false;
+                    continue;
+                }
                 break;
             }
             let protected = self.hazards.snapshot();
@@ -156,13 +168,16 @@ impl BufPool {
     /// Step 2 for one page.
     pub(crate) fn settle(&self, taken: Taken<'_>, protected: &Protected) -> Option<Owned<'_>> {
         let (id, frame, dead) = (taken.id(), taken.frame(), taken.is_dead());
-        let vacated = taken.settle(protected);
+        let inner = taken.is_inner();
+        let vacated = taken.settle(protected, || self.policy.on_remove(frame, !dead));
         self.parking.wake(id);
         let Some(vacated) = vacated else {
             self.policy.on_hit(frame);
             return None;
         };
-        self.policy.on_remove(frame);
+        if inner {
+            self.inner_left();
+        }
         if !dead {
             add(&self.counts.evictions, 1);
         }
@@ -187,19 +202,19 @@ struct Round<'p> {
     pool: &'p BufPool,
     want: usize,
     most_dirty: usize,
+    /// Inner pages in memory up to which they are kept.
+    most_inner: usize,
     known: Option<Protected>,
     taken: Vec<Taken<'p>>,
     dirty: Vec<PageId>,
     in_transit: bool,
 }
 
-impl Round<'_> {
-    fn has_enough(&self) -> bool {
-        self.taken.len() >= self.want || self.dirty.len() >= self.most_dirty
-    }
-}
-
 impl Candidates for Round<'_> {
+    fn wants_more(&self) -> bool {
+        self.taken.len() < self.want && self.dirty.len() < self.most_dirty
+    }
+
     fn take_mark(&mut self, frame: FrameId) -> bool {
         let Occupant::Page(id) = self.pool.frames.occupant(frame) else {
             return false;
@@ -210,13 +225,13 @@ impl Candidates for Round<'_> {
             .is_some_and(|state| state.take_mark(state.load()))
     }
 
-    fn offer(&mut self, frame: FrameId) -> bool {
+    fn offer(&mut self, frame: FrameId) -> Answer {
         let id = match self.pool.frames.occupant(frame) {
             Occupant::Page(id) => id,
-            Occupant::Withheld => return true,
+            Occupant::Withheld => return Answer::Stays,
             Occupant::Nobody => {
                 self.in_transit = true; // in some thread's hands, or on the free list again
-                return true;
+                return Answer::Stays;
             }
         };
         let state = self
@@ -229,14 +244,19 @@ impl Candidates for Round<'_> {
             self.in_transit = true;
         } else if word.is_latched() || self.known.as_ref().is_some_and(|known| known.contains(id)) {
             // Guarded.
+        } else if word.is_inner() && !word.is_dead() && self.pool.inner_count() <= self.most_inner {
+            return Answer::Kept;
         } else if word.is_takeable() {
             match state.take(word, id) {
-                Some(taken) => self.taken.push(taken),
+                Some(taken) => {
+                    self.taken.push(taken);
+                    return Answer::Goes;
+                }
                 None => self.in_transit = true, // it has just changed
             }
         } else {
             self.dirty.push(id);
         }
-        !self.has_enough()
+        Answer::Stays
     }
 }

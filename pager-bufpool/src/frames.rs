@@ -383,6 +383,11 @@ unsafe impl Hold for ExclusiveHold<'_> {
 unsafe impl HoldMut for ExclusiveHold<'_> {}
 
 impl<H> Held<'_, H> {
+    /// The right.
+    pub(crate) fn hold(&self) -> &H {
+        &self.hold
+    }
+
     /// The right, without the bytes.
     pub(crate) fn into_hold(self) -> H {
         self.hold

@@ -3,7 +3,8 @@
 //! Start at [`BufPool`], then read in this order: `word.rs` (the state of a page, and every arrow
 //! between states), `frames.rs` (the memory, and what proves a right to it), `pool.rs` (the contract
 //! in terms of the two), `load.rs`, `evict.rs`, `write.rs` (pages coming in, making room, going out),
-//! `disk.rs` and `io/` (the file).
+//! `disk.rs` and `io/` (the file). `policy/` says which page goes; `trace.rs` and `simulate.rs` are for
+//! comparing what policies would have kept.
 //!
 //! `unsafe` is in `frames.rs`, `io/uring.rs` and `io/readers.rs` only.
 
@@ -26,10 +27,13 @@ mod options;
 mod parking;
 mod policy;
 mod pool;
+mod simulate;
 mod tally;
+pub mod trace;
 mod word;
 mod write;
 
 pub use guard::{Mut, Ref};
 pub use options::{Direct, IoBackend, LEAST_FRAMES, Policy, PoolOptions};
 pub use pool::BufPool;
+pub use simulate::{Simulation, Tally};

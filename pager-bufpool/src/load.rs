@@ -12,8 +12,9 @@ use bifolio_pager::{PageId, PageRef, Result, Standing};
 
 use crate::frames::{Held, Occupant, Owned};
 use crate::io::Arrived;
-use crate::pool::BufPool;
+use crate::pool::{BufPool, is_inner};
 use crate::tally::add;
+use crate::trace::Access;
 use crate::word::{ExclusiveHold, Loader, PageState, Phase, Word};
 
 /// The Loading state of a page, in the hands of the one who will end it.
@@ -39,7 +40,11 @@ impl<'p> Filling<'p> {
 
     /// The page is in the frame.
     fn publish(mut self, frame: Owned<'p>) {
-        self.state.publish(self.hand_over(frame));
+        let inner = is_inner(frame.image());
+        if inner {
+            self.pool.inner_came(); // first: once published it can be evicted
+        }
+        self.state.publish(self.hand_over(frame), inner);
     }
 
     /// A new page is in the frame.
@@ -51,7 +56,8 @@ impl<'p> Filling<'p> {
         self.done = true;
         frame.occupy(self.id);
         // Before it is published: afterwards it could be evicted first.
-        self.pool.policy.on_insert(frame.frame());
+        let note = self.state.load().note();
+        self.pool.policy.on_insert(frame.frame(), note);
         frame.into_word()
     }
 }
@@ -110,6 +116,7 @@ impl BufPool {
         image.fill(0);
         image[SELF_REF].copy_from_slice(&at.encode());
         add(&self.counts.pages_created, 1);
+        self.record(Access::Create, at.id);
         Ok(Some(self.frames.hold(filling.publish_created(frame))))
     }
 
@@ -185,6 +192,7 @@ impl BufPool {
             let seen = state.load();
             if state.begin_load(seen, Loader::Ring) {
                 frame.occupy(id);
+                self.record(Access::Ahead, id);
                 started.push((self.geometry.page_size.offset(id), frame));
             }
             // Else the frame goes back to the free list.

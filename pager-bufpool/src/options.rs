@@ -1,6 +1,10 @@
 //! What can be chosen when a pool is opened, and how a budget becomes frames.
 
+use std::path::PathBuf;
+
 use bifolio_pager::{Error, Geometry, Result};
+
+use crate::trace::BUFFER_BYTES;
 
 /// How a pool is to be opened. `..Default::default()` for what you do not care about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,10 @@ pub struct PoolOptions {
     pub direct: Direct,
     /// Refuse everything that would change the file. Default: no.
     pub read_only: bool,
+    /// Record every access to a page in this file, for [`Trace::read`](crate::trace::Trace::read);
+    /// what was there is lost. Finished when the pool is dropped. Costs 64 KiB of the budget, 8 bytes
+    /// of the file and a lock for each access. Default: no.
+    pub trace: Option<PathBuf>,
     /// The most bytes that the file may grow to. Costs 16 bytes of the budget for each 16,384 pages
     /// of it. Default: 1 TiB.
     pub max_bytes: u64,
@@ -29,20 +37,70 @@ impl Default for PoolOptions {
             io: IoBackend::default(),
             direct: Direct::default(),
             read_only: false,
+            trace: None,
             max_bytes: 1 << 40,
         }
     }
 }
 
 /// Which page goes when a frame is needed.
+///
+/// Under all of them, the use for which a page was brought in does not count as one, and inner pages
+/// of a tree stay before all others, up to a quarter of the frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// A hand goes round the frames and takes the first that was not used since it last came by. A
     /// page that is read once and not again goes at the first pass, so a scan does little harm.
     #[default]
     Clock,
-    /// The one not used for longest, exactly: the textbook's baseline. Every hit takes a lock.
+    /// The one not used for longest, exactly: the textbook's baseline. Every hit takes a lock, and a
+    /// scan drives everything else out.
     Lru,
+    /// Any: the baseline that knows nothing of the past.
+    Random,
+    /// A queue with a hand that looks at new pages soon and at old ones seldom (SIEVE, NSDI 2024).
+    Sieve,
+    /// New pages pass through a queue of a quarter of the frames, and stay longer only if they come
+    /// back after that (2Q, VLDB 1994).
+    TwoQ,
+    /// New pages pass through a queue of a tenth of the frames, and stay longer if they are used again
+    /// in it, or come back after it (S3-FIFO, SOSP 2023).
+    S3Fifo,
+}
+
+impl Policy {
+    /// All of them.
+    pub const ALL: [Policy; 6] = [
+        Policy::Clock,
+        Policy::Lru,
+        Policy::Random,
+        Policy::Sieve,
+        Policy::TwoQ,
+        Policy::S3Fifo,
+    ];
+
+    /// The name that a command line has for it: lower case, no spaces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::Clock => "clock",
+            Policy::Lru => "lru",
+            Policy::Random => "random",
+            Policy::Sieve => "sieve",
+            Policy::TwoQ => "2q",
+            Policy::S3Fifo => "s3fifo",
+        }
+    }
+
+    /// The policy of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Policy> {
+        Policy::ALL.into_iter().find(|policy| policy.name() == name)
+    }
+}
+
+impl std::fmt::Display for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// How the file is read and written.
@@ -103,7 +161,9 @@ impl PoolOptions {
             + crate::policy::overhead_bytes(self.policy);
         Budget {
             bytes: self.budget_bytes,
-            fixed_bytes: (crate::pool::FIXED_BYTES + crate::io::overhead_bytes(self.io)) as u64,
+            fixed_bytes: (crate::pool::FIXED_BYTES
+                + crate::io::overhead_bytes(self.io)
+                + self.trace.as_ref().map_or(0, |_| BUFFER_BYTES)) as u64,
             frame_bytes: frame_bytes as u64,
             directory_bytes: (self.max_bytes / page_bytes as u64).div_ceil(CHUNK_PAGES)
                 * CHUNK_POINTER_BYTES,

@@ -3,13 +3,15 @@
 //! Every operation is a loop over the page's state: look at the word, follow the arrow that leads on,
 //! look again. The arrows are in [`crate::word`].
 
+use bifolio_pager::sync::atomic::{AtomicUsize, Ordering};
 use std::fs::File;
+use std::path::PathBuf;
 
 use bifolio_pager::hazard::{Hazard, Hazards};
 use bifolio_pager::page::SELF_REF;
 use bifolio_pager::table::PageTable;
 use bifolio_pager::{
-    Counters, Error, Flushed, Geometry, MetaSlot, PageId, PageRef, Pager, Result, first_page,
+    Counters, Error, Flushed, Geometry, Kind, MetaSlot, PageId, PageRef, Pager, Result, first_page,
 };
 use parking_lot::Mutex;
 
@@ -20,6 +22,7 @@ use crate::options::{Budget, PoolOptions};
 use crate::parking::Parking;
 use crate::policy::{self, Replacement};
 use crate::tally::{Counts, Tally, get};
+use crate::trace::{Access, Event, Recorder};
 use crate::word::{ExclusiveHold, FrameId, Killed, PageState, Phase, Taken, Word};
 
 /// Memory that does not grow with the pool: the meta buffer, where threads sleep, counters, and the
@@ -42,12 +45,16 @@ pub struct BufPool {
     pub(crate) table: PageTable<PageState>,
     pub(crate) hazards: Hazards,
     pub(crate) policy: Box<dyn Replacement>,
+    trace: Option<Recorder>,
+    /// Somebody wants to know of every hit: the policy, or the trace.
     every_hit: bool,
     /// Before `frames`: dropping it waits for the kernel, which writes into them.
     pub(crate) disk: Disk,
     pub(crate) frames: Frames,
     pub(crate) parking: Parking,
     pub(crate) sweeping: Mutex<()>,
+    /// Pages in frames that lead to other pages.
+    inner: AtomicUsize,
     pub(crate) counts: Counts,
     budget: Budget,
 }
@@ -66,17 +73,22 @@ impl BufPool {
         let disk = Disk::open(file, geometry, &options)?;
         let frames = Frames::new(budget.frames(disk.page_count()), geometry.page_size)?;
         let policy = policy::new(options.policy, frames.count());
+        let begin =
+            |path: &PathBuf| Recorder::create(path, geometry.page_size.bytes(), frames.count());
+        let trace = options.trace.as_ref().map(begin).transpose()?;
         Ok(BufPool {
             geometry,
             first_page: first_page(geometry),
             table: PageTable::new(options.max_bytes / geometry.page_size.bytes() as u64),
             hazards: Hazards::new(),
-            every_hit: policy.wants_hits(),
+            every_hit: policy.wants_hits() || options.trace.is_some(),
+            trace,
             policy,
             disk,
             frames,
             parking: Parking::default(),
             sweeping: Mutex::new(()),
+            inner: AtomicUsize::new(0),
             counts: Counts::default(),
             budget,
         })
@@ -114,11 +126,53 @@ impl BufPool {
         })
     }
 
+    /// Pages in frames that lead to other pages.
+    pub(crate) fn inner_count(&self) -> usize {
+        self.inner.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn inner_came(&self) {
+        self.inner.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn inner_left(&self) {
+        let before = self.inner.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "an inner page left that had not come");
+    }
+
     #[inline]
-    fn hit(&self, frame: FrameId) {
+    fn hit(&self, id: PageId, frame: FrameId) {
         self.counts.hits.add_one();
         if self.every_hit {
+            self.tell_of_hit(id, frame);
+        }
+    }
+
+    #[cold]
+    fn tell_of_hit(&self, id: PageId, frame: FrameId) {
+        if self.policy.wants_hits() {
             self.policy.on_hit(frame);
+        }
+        self.record(Access::Read, id);
+    }
+
+    /// Notes in the trace, if there is one, what was done with a page.
+    pub(crate) fn record(&self, access: Access, page: PageId) {
+        if let Some(trace) = &self.trace {
+            let state = self.table.get(page);
+            trace.record(Event {
+                access,
+                page,
+                inner: state.is_some_and(|state| state.load().is_inner()),
+            });
+        }
+    }
+
+    fn found(&self, id: PageId, frame: FrameId, missed: bool) {
+        if missed {
+            self.record(Access::Read, id);
+        } else {
+            self.hit(id, frame);
         }
     }
 
@@ -130,7 +184,7 @@ impl BufPool {
             return Err(hazard);
         };
         let hold = state.sealed(hazard)?;
-        self.hit(hold.frame());
+        self.hit(at.id, hold.frame());
         Ok(ReadHold::Sealed(hold))
     }
 
@@ -142,9 +196,7 @@ impl BufPool {
             // The hazard was published before every look, so that each look counts.
             hazard = match state.sealed(hazard) {
                 Ok(hold) => {
-                    if !missed {
-                        self.hit(hold.frame());
-                    }
+                    self.found(at.id, hold.frame(), missed);
                     return Ok(ReadHold::Sealed(hold));
                 }
                 Err(hazard) => hazard,
@@ -169,9 +221,7 @@ impl BufPool {
                 Phase::Resident if !word.is_private() => {} // sealed since we looked
                 Phase::Resident => match state.latch_shared() {
                     Ok(hold) => {
-                        if !missed {
-                            self.hit(hold.frame());
-                        }
+                        self.found(at.id, hold.frame(), missed);
                         return Ok(ReadHold::Private(hold));
                     }
                     Err(word) if word.is_exclusive() || word.is_sealing() => {
@@ -256,7 +306,15 @@ impl BufPool {
         loop {
             let state = self.own_state(at.id, "sealed")?;
             match self.latch(at, "sealed", false)? {
-                Some(page) => page.into_hold().begin_seal(),
+                Some(page) => {
+                    let inner = is_inner(&page);
+                    if inner {
+                        self.inner_came(); // first: once it is sealed it can leave
+                    }
+                    if page.into_hold().begin_seal(inner) {
+                        self.inner_left(); // as which it was counted already
+                    }
+                }
                 // Its stamp is checked when it comes in again, to be flushed.
                 None if state.begin_seal_stolen().is_ok() => {}
                 None => continue,
@@ -298,6 +356,12 @@ impl BufPool {
         };
         (0..self.frames.count() as u32).filter(is_dirty).count() as u64
     }
+}
+
+/// Whether a page leads to others, by its kind: the one part of a page beyond the frame's own that the
+/// pool looks at, and only to know what to keep.
+pub(crate) fn is_inner(page: &[u8]) -> bool {
+    matches!(Kind::of(page), Some(Kind::Branch | Kind::MapBranch))
 }
 
 impl Pager for BufPool {
@@ -379,7 +443,9 @@ impl Pager for BufPool {
     fn write(&self, at: PageRef) -> Result<Mut<'_>> {
         self.disk.writable()?;
         let page = self.latch(at, "written", true)?;
-        Ok(Mut(page.expect("a page that is brought in is there")))
+        let page = page.expect("a page that is brought in is there");
+        page.hold().touch();
+        Ok(Mut(page))
     }
 
     fn seal(&self, pages: &[PageRef]) -> Result<()> {
@@ -407,6 +473,7 @@ impl Pager for BufPool {
             let Some(state) = self.readable_state(id) else {
                 continue;
             };
+            self.record(Access::Discard, id);
             loop {
                 match state.kill(id) {
                     Killed::Done => break,

@@ -8,12 +8,15 @@
 //! |  3     | PRIVATE    | the page may be written; without it (and without DEAD) it is sealed  |
 //! |  4     | DIRTY      | storage lacks what a flush of the page must put there                |
 //! |  5     | WRITING    | one thread is writing the frame to storage                           |
-//! |  6     | REFERENCED | used since the clock's hand last passed                              |
+//! |  6     | REFERENCED | used again since it was brought in, or since the policy last asked   |
 //! |  7     | ASYNC      | (loading) the read was started and left; a ring brings its end       |
 //! |  8     | EXCLUSIVE  | a write guard is alive                                               |
 //! |  9     | SEALING    | private, and about to be sealed: takes no further guard              |
-//! | 10..32 | latches    | read guards of a private page that are alive                         |
+//! | 10     | FRESH      | (resident) brought in and not read yet: the first use is no re-use   |
+//! | 11     | INNER      | (resident, taken) leads to other pages, by its kind                  |
+//! | 12..32 | latches    | read guards of a private page that are alive                         |
 //! | 32..64 | frame      | (resident, taken) the frame that holds the page                      |
+//! |        | note       | (absent, loading) what the policy noted when the page left; 0: none  |
 // ANCHOR_END: word
 //!
 //! A word of zeros is a page that was not heard of since the file was opened: its bytes are in
@@ -53,6 +56,7 @@
 //! Not here: the memory (`frames.rs`), the waiting (`parking.rs`).
 
 use std::mem::ManuallyDrop;
+use std::num::NonZeroU32;
 
 use bifolio_pager::hazard::{Hazard, Protected};
 use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
@@ -67,11 +71,22 @@ const REFERENCED: u64 = 1 << 6;
 const ASYNC: u64 = 1 << 7;
 const EXCLUSIVE: u64 = 1 << 8;
 const SEALING: u64 = 1 << 9;
-const ONE_LATCH: u64 = 1 << 10;
+const FRESH: u64 = 1 << 10;
+const INNER: u64 = 1 << 11;
+const ONE_LATCH: u64 = 1 << 12;
 const LATCHES: u64 = ((1 << 32) - 1) & !(ONE_LATCH - 1);
 const FRAME_SHIFT: u32 = 32;
+const NOTE: u64 = !0 << FRAME_SHIFT;
 /// What a page keeps of its life on the way in.
 const LIFE: u64 = PRIVATE | DIRTY | SEALING;
+
+const fn inner_bit(inner: bool) -> u64 {
+    if inner { INNER } else { 0 }
+}
+
+/// What a policy notes of a page that leaves, and is told when it comes back. Kept in the page's word,
+/// so that remembering pages that are gone costs no memory.
+pub(crate) type Note = Option<NonZeroU32>;
 
 /// Which frame: an index into the pool's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +136,8 @@ impl std::fmt::Debug for Word {
             (ASYNC, "async"),
             (EXCLUSIVE, "exclusive"),
             (SEALING, "sealing"),
+            (FRESH, "fresh"),
+            (INNER, "inner"),
         ];
         for (bit, name) in names.into_iter().filter(|&(bit, _)| self.has(bit)) {
             debug_assert_ne!(bit, 0);
@@ -187,6 +204,16 @@ impl Word {
         self.has(REFERENCED)
     }
 
+    /// Leads to other pages.
+    pub(crate) const fn is_inner(self) -> bool {
+        self.has(INNER)
+    }
+
+    /// What the policy noted when the page last left memory; in `Absent` and `Loading`.
+    pub(crate) const fn note(self) -> Note {
+        NonZeroU32::new((self.0 >> FRAME_SHIFT) as u32)
+    }
+
     pub(crate) const fn is_async(self) -> bool {
         self.has(ASYNC)
     }
@@ -237,14 +264,14 @@ impl Word {
         }
     }
 
-    /// Absent to Loading; the life bits stay.
+    /// Absent to Loading; the life bits and the note stay.
     fn begin_load(self, loader: Loader) -> Option<Word> {
         let ring = match loader {
             Loader::Thread => 0,
             Loader::Ring => ASYNC,
         };
         (self.is(Phase::Absent) && !self.is_dead())
-            .then(|| Word(Word(self.0 & LIFE).moved(Phase::Loading) | ring))
+            .then(|| Word(Word(self.0 & (LIFE | NOTE)).moved(Phase::Loading) | ring))
     }
 
     /// Absent to Loading, as the beginning of a life.
@@ -254,33 +281,43 @@ impl Word {
     }
 
     /// Loading to Resident, with what storage holds.
-    fn publish(self, frame: FrameId) -> Word {
+    fn publish(self, frame: FrameId, inner: bool) -> Word {
         assert!(self.is(Phase::Loading), "published while {self:?}");
-        Word((frame.0 as u64) << FRAME_SHIFT | (self.0 & LIFE) | Phase::Resident as u64)
+        let life = self.0 & LIFE | FRESH | inner_bit(inner);
+        Word((frame.0 as u64) << FRAME_SHIFT | life | Phase::Resident as u64)
+    }
+
+    /// One more use: the first one is what the page was brought in for.
+    const fn used(self) -> Word {
+        Word(if self.has(FRESH) {
+            self.0 & !FRESH
+        } else {
+            self.0 | REFERENCED
+        })
     }
 
     /// Loading to Absent: the load failed, and nothing has changed.
     fn abandon(self) -> Word {
         assert!(self.is(Phase::Loading), "abandoned while {self:?}");
-        Word(self.0 & LIFE)
+        Word(self.0 & (LIFE | NOTE))
     }
 
     /// One more reader of a private page.
     fn latch_shared(self) -> Option<Word> {
         assert!(
             self.latches() < LATCHES / ONE_LATCH,
-            "4 million guards of one page"
+            "a million guards of one page"
         );
         (self.is(Phase::Resident) && self.is_private() && !self.has(EXCLUSIVE | SEALING))
-            .then_some(Word((self.0 + ONE_LATCH) | REFERENCED))
+            .then_some(Word(self.used().0 + ONE_LATCH))
     }
 
-    /// The one writer of a private page.
+    /// The one writer of a private page. Not a use by itself: sealing goes this way too.
     fn latch_exclusive(self) -> Option<Word> {
         (self.is(Phase::Resident)
             && self.is_private()
             && !self.has(LATCHES | EXCLUSIVE | SEALING | WRITING))
-        .then_some(Word(self.0 | EXCLUSIVE | DIRTY | REFERENCED))
+        .then_some(Word(self.0 | EXCLUSIVE | DIRTY))
     }
 
     /// No guard of the private page is alive, and none is given from now on. From a write guard, or
@@ -337,9 +374,10 @@ impl Word {
     }
 
     /// Taken to Absent: no guard has the page, and the frame goes.
-    fn let_go(self) -> Word {
+    fn let_go(self, note: Note) -> Word {
         assert!(self.is(Phase::Taken), "let go while {self:?}");
-        Word(self.0 & (DEAD | PRIVATE | SEALING))
+        let note = note.map_or(0, |note| (note.get() as u64) << FRAME_SHIFT);
+        Word(self.0 & (DEAD | PRIVATE | SEALING) | note)
     }
 
     /// Taken to Resident: a guard has the page, so it is in use.
@@ -398,10 +436,13 @@ impl PageState {
         })
     }
 
-    /// Marks the page as used. The caller holds it, so that the mark cannot land on another state.
+    /// One use more. The caller holds the page, so that this cannot land on another state.
     #[cold]
-    fn touch(&self) {
-        self.0.fetch_or(REFERENCED, Ordering::Relaxed);
+    pub(crate) fn touch(&self) {
+        let before = Word(self.0.fetch_and(!FRESH, Ordering::Relaxed));
+        if !before.has(FRESH) {
+            self.0.fetch_or(REFERENCED, Ordering::Relaxed);
+        }
     }
 
     /// Takes the mark away; whether it was there.
@@ -421,14 +462,14 @@ impl PageState {
     }
 
     /// Loading to Resident. Only the holder of `Loading` calls this.
-    pub(crate) fn publish(&self, frame: FrameId) {
-        self.follow(|word| Some(word.publish(frame)))
+    pub(crate) fn publish(&self, frame: FrameId, inner: bool) {
+        self.follow(|word| Some(word.publish(frame, inner)))
             .expect("publish always applies");
     }
 
     /// Loading to Resident at the beginning of a life, under its first write guard.
     pub(crate) fn publish_created(&self, frame: FrameId) -> ExclusiveHold<'_> {
-        self.follow(|word| word.publish(frame).latch_exclusive())
+        self.follow(|word| word.publish(frame, false).used().latch_exclusive())
             .expect("what is being created is private");
         ExclusiveHold { state: self, frame }
     }
@@ -614,12 +655,21 @@ impl ExclusiveHold<'_> {
         self.frame
     }
 
-    /// Gives the latch back, and keeps further guards away.
-    pub(crate) fn begin_seal(self) {
+    /// Gives the latch back, and keeps further guards away. `inner`: by its final bytes the page
+    /// leads to others. Whether it was known to.
+    pub(crate) fn begin_seal(self, inner: bool) -> bool {
         let this = ManuallyDrop::new(self);
-        this.state
-            .follow(Word::begin_seal)
+        let known = |word: Word| Word(word.0 & !INNER | inner_bit(inner));
+        let before = this
+            .state
+            .follow(|word| Some(known(word.begin_seal()?)))
             .expect("what is written is private");
+        before.is_inner()
+    }
+
+    /// Counts as a use of the page.
+    pub(crate) fn touch(&self) {
+        self.state.touch();
     }
 }
 
@@ -669,12 +719,28 @@ impl Taken<'_> {
         self.state.load().is_dead()
     }
 
-    /// Lets the page go, or puts it back if it is protected. `protected` was asked for after the
-    /// page was taken. Wake the page's waiters after this.
-    pub(crate) fn settle(self, protected: &Protected) -> Option<Vacated> {
+    /// Whether it leads to other pages.
+    pub(crate) fn is_inner(&self) -> bool {
+        self.state.load().is_inner()
+    }
+
+    /// Lets the page go, with what `note` says of it, or puts it back if it is protected. `protected`
+    /// was asked for after the page was taken. Wake the page's waiters after this.
+    pub(crate) fn settle(
+        self,
+        protected: &Protected,
+        note: impl FnOnce() -> Note,
+    ) -> Option<Vacated> {
         let free = !protected.contains(self.id);
+        let note = if free { note() } else { None };
         self.state
-            .follow(|word| Some(if free { word.let_go() } else { word.put_back() }))
+            .follow(|word| {
+                Some(if free {
+                    word.let_go(note)
+                } else {
+                    word.put_back()
+                })
+            })
             .expect("settling always applies");
         free.then_some(Vacated(self.frame))
     }
@@ -693,11 +759,13 @@ mod tests {
     }
 
     fn loaded() -> Word {
-        NEW.begin_load(Loader::Thread).unwrap().publish(FRAME)
+        NEW.begin_load(Loader::Thread)
+            .unwrap()
+            .publish(FRAME, false)
     }
 
     fn created() -> Word {
-        let word = NEW.begin_create().unwrap().publish(FRAME);
+        let word = NEW.begin_create().unwrap().publish(FRAME, false).used();
         Word(word.latch_exclusive().unwrap().0 & !EXCLUSIVE)
     }
 
@@ -751,7 +819,7 @@ mod tests {
             None,
             "a failed write cleans nothing"
         );
-        let stolen = writing.end_writing(true).take().unwrap().let_go();
+        let stolen = writing.end_writing(true).take().unwrap().let_go(None);
         assert_eq!(stolen, Word(PRIVATE));
         assert_eq!(stolen.stored_standing(), Standing::Private);
     }
@@ -760,10 +828,13 @@ mod tests {
     fn a_page_sealed_after_it_was_stolen_stays_dirty_through_eviction_and_load() {
         let sealed = Word(PRIVATE).begin_seal().unwrap().end_seal().unwrap();
         assert_eq!(sealed.stored_standing(), Standing::Private);
-        let back = sealed.begin_load(Loader::Ring).unwrap().publish(FRAME);
+        let back = sealed
+            .begin_load(Loader::Ring)
+            .unwrap()
+            .publish(FRAME, false);
         assert!(back.is_sealed_resident() && back.is_dirty());
         let final_ = back.begin_writing().unwrap().end_writing(true);
-        assert_eq!(final_.take().unwrap().let_go(), NEW);
+        assert_eq!(final_.take().unwrap().let_go(None), NEW);
     }
 
     #[test]
@@ -771,7 +842,7 @@ mod tests {
         let back = Word(PRIVATE)
             .begin_load(Loader::Thread)
             .unwrap()
-            .publish(FRAME);
+            .publish(FRAME, false);
         assert!(!back.is_dirty() && back.is_private());
         let sealing = back.latch_exclusive().unwrap().begin_seal().unwrap();
         assert!(sealing.end_seal().unwrap().is_dirty());
@@ -806,11 +877,11 @@ mod tests {
         assert_eq!(writing.end_seal(), None, "the image on its way is private");
         let stolen = writing.end_writing(true).take().unwrap();
         assert_eq!(stolen.end_seal(), None);
-        assert_eq!(stolen.let_go().begin_seal(), None, "once is enough");
-        assert_eq!(stolen.let_go().end_seal().unwrap(), Word(DIRTY));
-        let loading = stolen.let_go().begin_load(Loader::Ring).unwrap();
+        assert_eq!(stolen.let_go(None).begin_seal(), None, "once is enough");
+        assert_eq!(stolen.let_go(None).end_seal().unwrap(), Word(DIRTY));
+        let loading = stolen.let_go(None).begin_load(Loader::Ring).unwrap();
         assert_eq!(loading.end_seal(), None);
-        let sealed = loading.publish(FRAME).end_seal().unwrap();
+        let sealed = loading.publish(FRAME, false).end_seal().unwrap();
         assert!(sealed.is_sealed_resident() && sealed.is_dirty());
     }
 
@@ -830,13 +901,13 @@ mod tests {
     fn discarding_drops_dirt_and_takes_the_frame_unless_somebody_has_it() {
         let killed = created().kill().unwrap();
         assert_eq!(killed.phase(), Phase::Taken);
-        assert_eq!(killed.let_go(), Word(DEAD));
+        assert_eq!(killed.let_go(None), Word(DEAD));
         let latched = created().latch_shared().unwrap().kill().unwrap();
         assert_eq!(latched.phase(), Phase::Resident);
         assert!(latched.is_dead() && !latched.is_dirty());
         assert_eq!(latched.take(), None);
         let unlatched = Word(latched.0 - ONE_LATCH);
-        assert_eq!(unlatched.take().unwrap().let_go(), Word(DEAD));
+        assert_eq!(unlatched.take().unwrap().let_go(None), Word(DEAD));
         let writing = created().begin_writing().unwrap().kill().unwrap();
         assert_eq!(writing.take(), None, "the device still reads the frame");
         assert!(writing.end_writing(true).take().is_some());
@@ -859,12 +930,61 @@ mod tests {
         };
         state.take_mark(state.load());
         let taken = state.take(state.load(), page()).unwrap();
-        assert!(taken.settle(&hazards.snapshot()).is_none());
+        assert!(taken.settle(&hazards.snapshot(), || None).is_none());
         assert!(state.load().is_sealed_resident() && state.load().is_referenced());
         drop(hold);
         let taken = state.take(state.load(), page()).unwrap();
-        assert_eq!(taken.settle(&hazards.snapshot()).unwrap().frame(), FRAME);
+        assert_eq!(
+            taken.settle(&hazards.snapshot(), || None).unwrap().frame(),
+            FRAME
+        );
         assert_eq!(state.load(), NEW);
+    }
+
+    #[test]
+    fn the_first_use_of_a_page_that_was_brought_in_is_no_reuse() {
+        let state = PageState(AtomicU64::new(loaded().0));
+        state.touch();
+        assert!(!state.load().is_referenced());
+        state.touch();
+        assert!(state.load().is_referenced());
+        let private = Word(PRIVATE).begin_load(Loader::Thread).unwrap();
+        let read = private.publish(FRAME, false).latch_shared().unwrap();
+        assert!(!read.is_referenced());
+        assert!(read.latch_shared().unwrap().is_referenced());
+        assert!(!created().is_referenced(), "nor is writing a new page");
+    }
+
+    #[test]
+    fn a_note_stays_with_an_absent_page_until_it_is_in_memory_again() {
+        let note = NonZeroU32::new(77);
+        let left = loaded().take().unwrap().let_go(note);
+        assert_eq!(left.note(), note);
+        assert!(left.may_begin() && !left.is_sealed_resident());
+        let loading = left.begin_load(Loader::Ring).unwrap();
+        assert_eq!(loading.note(), note);
+        assert_eq!(loading.abandon(), left, "a failed load changes nothing");
+        assert_eq!(loading.publish(FRAME, false).frame(), FRAME);
+        assert_eq!(left.kill(), Some(Word(DEAD)));
+        assert_eq!(left.begin_create().unwrap().note(), None);
+    }
+
+    #[test]
+    fn a_page_is_inner_by_its_bytes_when_it_comes_in_or_is_sealed() {
+        assert!(loaded().take().is_some_and(|taken| !taken.is_inner()));
+        let state = PageState(AtomicU64::new(created().0));
+        assert!(!state.latch_exclusive().unwrap().begin_seal(true));
+        state.release_seal();
+        assert!(state.load().is_inner());
+        assert!(state.latch_exclusive().unwrap().begin_seal(false));
+        state.release_seal();
+        assert!(!state.load().is_inner());
+        assert!(
+            NEW.begin_load(Loader::Thread)
+                .unwrap()
+                .publish(FRAME, true)
+                .is_inner()
+        );
     }
 
     #[test]

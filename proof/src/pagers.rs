@@ -53,6 +53,7 @@ impl Pager {
                 policy: Policy::Clock,
                 io,
                 direct: Direct::Auto,
+                ..PoolConfig::default()
             })
         };
         let choice = match self {

@@ -71,6 +71,7 @@ fn pool(page_size: usize, io: IoBackend, policy: Policy, frames: usize) -> Pager
         policy,
         io,
         direct: Direct::Auto,
+        ..PoolConfig::default()
     })
 }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Candidates, Replacement};
-use crate::word::FrameId;
+use crate::word::{FrameId, Note};
 
 pub(super) struct Clock {
     hand: AtomicUsize,
@@ -32,29 +32,29 @@ impl Replacement for Clock {
         "CLOCK"
     }
 
-    fn wants_hits(&self) -> bool {
-        false
+    fn on_insert(&self, _frame: FrameId, _note: Note) {}
+
+    fn on_remove(&self, _frame: FrameId, _evicted: bool) -> Note {
+        None
     }
-
-    fn on_insert(&self, _frame: FrameId) {}
-
-    fn on_hit(&self, _frame: FrameId) {}
-
-    fn on_remove(&self, _frame: FrameId) {}
 
     fn victims(&self, candidates: &mut dyn Candidates) {
         // One round spares what is marked; after it nothing is, but what was used meanwhile.
         for _ in 0..self.frames {
-            let frame = self.advance();
-            if !candidates.take_mark(frame) && !candidates.offer(frame) {
+            if !candidates.wants_more() {
                 return;
+            }
+            let frame = self.advance();
+            if !candidates.take_mark(frame) {
+                candidates.offer(frame);
             }
         }
         // Every frame is offered in the end, used meanwhile or not.
         for _ in 0..self.frames {
-            if !candidates.offer(self.advance()) {
+            if !candidates.wants_more() {
                 return;
             }
+            candidates.offer(self.advance());
         }
     }
 }
@@ -75,23 +75,5 @@ mod tests {
         let mut second = picker(1);
         clock.victims(&mut second);
         assert_eq!(second.picked, [0]);
-    }
-
-    #[test]
-    fn every_frame_is_offered_when_all_are_marked() {
-        let clock = Clock::new(5);
-        let mut all = picker(5);
-        all.marked = (0..5).map(FrameId).collect();
-        clock.victims(&mut all);
-        assert_eq!(all.picked, [0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn a_search_that_finds_nothing_ends() {
-        let clock = Clock::new(3);
-        let mut none = picker(1);
-        none.busy = (0..3).map(FrameId).collect();
-        clock.victims(&mut none);
-        assert!(none.picked.is_empty());
     }
 }

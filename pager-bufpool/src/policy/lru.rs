@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use ::lru::LruCache;
 use parking_lot::Mutex;
 
-use super::{Candidates, Replacement};
-use crate::word::FrameId;
+use super::{Answer, Candidates, Replacement};
+use crate::word::{FrameId, Note};
 
 pub(super) struct Lru {
     order: Mutex<LruCache<FrameId, ()>>,
@@ -34,7 +34,7 @@ impl Replacement for Lru {
         true
     }
 
-    fn on_insert(&self, frame: FrameId) {
+    fn on_insert(&self, frame: FrameId, _note: Note) {
         self.order.lock().put(frame, ());
     }
 
@@ -42,16 +42,24 @@ impl Replacement for Lru {
         self.order.lock().promote(&frame);
     }
 
-    fn on_remove(&self, frame: FrameId) {
+    fn on_remove(&self, frame: FrameId, _evicted: bool) -> Note {
         self.order.lock().pop(&frame);
+        None
     }
 
     fn victims(&self, candidates: &mut dyn Candidates) {
-        let order = self.order.lock();
+        let mut order = self.order.lock();
+        let mut kept = Vec::new();
         for (&frame, ()) in order.iter().rev() {
-            if !candidates.offer(frame) {
-                return;
+            if !candidates.wants_more() {
+                break;
             }
+            if candidates.offer(frame) == Answer::Kept {
+                kept.push(frame);
+            }
+        }
+        for frame in kept {
+            order.promote(&frame);
         }
     }
 }
@@ -64,7 +72,9 @@ mod tests {
     #[test]
     fn the_one_not_used_for_longest_is_offered_first() {
         let lru = Lru::new(4);
-        (0..4).map(FrameId).for_each(|frame| lru.on_insert(frame));
+        (0..4)
+            .map(FrameId)
+            .for_each(|frame| lru.on_insert(frame, None));
         lru.on_hit(FrameId(0));
         lru.on_hit(FrameId(2));
         let mut all = picker(4);
@@ -73,13 +83,17 @@ mod tests {
     }
 
     #[test]
-    fn busy_frames_are_passed_over_and_removed_ones_are_not_offered() {
+    fn what_is_kept_counts_as_used() {
         let lru = Lru::new(3);
-        (0..3).map(FrameId).for_each(|frame| lru.on_insert(frame));
-        lru.on_remove(FrameId(1));
+        (0..3)
+            .map(FrameId)
+            .for_each(|frame| lru.on_insert(frame, None));
         let mut one = picker(1);
-        one.busy = vec![FrameId(0)];
+        one.kept = vec![FrameId(0)];
         lru.victims(&mut one);
-        assert_eq!(one.picked, [2]);
+        assert_eq!(one.picked, [1]);
+        let mut all = picker(3);
+        lru.victims(&mut all);
+        assert_eq!(all.picked, [1, 2, 0]);
     }
 }

@@ -6,7 +6,7 @@ use crate::support::Kind;
 
 use Direct::{Off, On};
 use IoBackend::{IoUring, Pread};
-use Policy::{Clock, Lru};
+use Policy::{Clock, Lru, Random, S3Fifo, Sieve, TwoQ};
 
 const FEW: usize = 8;
 const MANY: usize = 500;
@@ -23,4 +23,20 @@ bifolio_pager::conformance!(uring_cached_clock_few, Kind::new(IoUring, Off, Cloc
 bifolio_pager::conformance!(
     uring_in_memory_lru_many,
     Kind::new(IoUring, Off, Lru, MANY).in_memory()
+);
+bifolio_pager::conformance!(
+    pread_in_memory_random_few,
+    Kind::new(Pread, Off, Random, FEW).in_memory()
+);
+bifolio_pager::conformance!(
+    uring_in_memory_sieve_few,
+    Kind::new(IoUring, Off, Sieve, FEW).in_memory()
+);
+bifolio_pager::conformance!(
+    pread_in_memory_two_q_few,
+    Kind::new(Pread, Off, TwoQ, FEW).in_memory()
+);
+bifolio_pager::conformance!(
+    uring_in_memory_s3_fifo_few,
+    Kind::new(IoUring, Off, S3Fifo, FEW).in_memory()
 );

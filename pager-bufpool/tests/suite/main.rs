@@ -1,6 +1,8 @@
 //! One program for all tests, because each program costs a link.
 
 mod conformance;
+mod kept;
+mod policies;
 mod pool;
 mod support;
 mod tree;

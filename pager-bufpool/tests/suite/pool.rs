@@ -10,6 +10,8 @@ use bifolio_pager::{
 };
 use bifolio_pager_bufpool::{BufPool, Direct, IoBackend, Policy, PoolOptions};
 
+use crate::support::Dice;
+
 const GEOMETRY: Geometry = Geometry {
     page_size: PageSize::DEFAULT,
     seed: 99,
@@ -274,7 +276,7 @@ fn neighbours_of_a_damaged_page_and_of_the_end_of_the_file_are_read_ahead_with_i
 #[test]
 fn several_threads_read_ahead_and_wait_for_each_others_pages() {
     let file = file_of(400);
-    for (io, policy) in both(&backends(), &[Policy::Clock, Policy::Lru]) {
+    for (io, policy) in both(&backends(), &Policy::ALL) {
         let Some(pool) = open(&file, options_with(io, policy, 40)) else {
             continue;
         };
@@ -642,19 +644,6 @@ fn a_meta_is_written_where_it_belongs() {
     }
 }
 
-/// A generator of its own, so that a seed in a failure's message is enough to see it again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides
-    }
-}
-
 /// What a page should be: `(reference, salt of its content, is it sealed)`.
 type Model = Vec<Option<(PageRef, u64, bool)>>;
 
@@ -703,11 +692,7 @@ fn any_sequence_of_operations_reads_as_a_model_says() {
     for io in backends() {
         for seed in 0..12 {
             println!("seed {seed}");
-            let policy = if seed % 2 == 0 {
-                Policy::Clock
-            } else {
-                Policy::Lru
-            };
+            let policy = Policy::ALL[seed as usize % Policy::ALL.len()];
             let options = options_with(io, policy, 8 + seed as usize % 5 * 6);
             let file = tempfile::tempfile().unwrap();
             let Some(pool) = open(&file, options.clone()) else {
@@ -743,7 +728,7 @@ fn any_sequence_of_operations_reads_as_a_model_says() {
 fn readers_find_their_pages_whole_while_a_writer_churns_others() {
     const KEPT: u64 = 300;
     for io in backends() {
-        for policy in [Policy::Clock, Policy::Lru] {
+        for policy in Policy::ALL {
             let file = file_of(KEPT);
             let Some(pool) = open(&file, options_with(io, policy, 32)) else {
                 continue;

@@ -139,3 +139,16 @@ pub fn set_buffered(file: &File) {
     let flags = rustix::fs::fcntl_getfl(file).unwrap();
     rustix::fs::fcntl_setfl(file, flags - rustix::fs::OFlags::DIRECT).unwrap();
 }
+
+/// A generator of its own, so that a seed in a failure's message is enough to see it again.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
