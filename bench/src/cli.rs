@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::record::VALUE_LEN_MIN;
 use crate::run;
 use crate::settings::Settings;
+use crate::simulate::{self, SimulateArgs};
 use crate::spec::{PagerSpec, WorkloadKind};
 use crate::units::{MIB, parse_bytes};
 
@@ -36,6 +37,8 @@ enum Task {
     Compare(CompareArgs),
     /// The smallest comparison, in seconds: shows that everything works, and measures nothing.
     Smoke(CompareArgs),
+    /// What each eviction policy would have kept of a trace of page accesses, and the optimum.
+    Simulate(SimulateArgs),
     /// One run, in a process of its own. For `compare` only.
     #[command(hide = true)]
     Run {
@@ -257,14 +260,20 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let (arguments, profile) = match cli.command {
         Some(Task::Run { join }) => return run::main(join.as_deref()),
+        Some(Task::Simulate(arguments)) => return exit(simulate::run(&arguments)),
         Some(Task::Compare(arguments)) => (arguments, Profile::Quick),
         Some(Task::Smoke(arguments)) => (arguments, Profile::Smoke),
         None => (cli.compare, Profile::Quick),
     };
-    match arguments
-        .settings(profile)
-        .and_then(|settings| compare::run(&settings))
-    {
+    exit(
+        arguments
+            .settings(profile)
+            .and_then(|settings| compare::run(&settings)),
+    )
+}
+
+fn exit(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -285,7 +294,7 @@ mod tests {
         match cli.command {
             Some(Task::Compare(arguments)) => arguments.settings(Profile::Quick),
             Some(Task::Smoke(arguments)) => arguments.settings(Profile::Smoke),
-            Some(Task::Run { .. }) => panic!("no settings"),
+            Some(Task::Run { .. } | Task::Simulate(_)) => panic!("no settings"),
             None => cli.compare.settings(Profile::Quick),
         }
     }

@@ -31,6 +31,7 @@ mod report;
 pub mod row;
 mod run;
 mod settings;
+mod simulate;
 mod spec;
 mod stats;
 mod store;

@@ -8,6 +8,8 @@ mod html;
 mod picture;
 mod table;
 
+pub(crate) use chart::{DARK, FONT, LIGHT};
+
 use std::fs;
 use std::path::Path;
 
@@ -64,7 +66,7 @@ fn wrap(text: &str, width: usize) -> String {
 }
 
 /// `text` with the characters replaced that mean something in HTML and SVG.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
