@@ -89,7 +89,7 @@ fn a_pool_and_its_simulation_hit_and_miss_alike_at_every_read() {
         };
         let pool = pool(&file, options, frames);
         let mut simulation = Simulation::new(policy, frames);
-        let reads = reads(frames as u64, 12_000);
+        let reads = reads(frames as u64, 5_000);
         let mut misses = 0;
         for (step, &index) in reads.iter().enumerate() {
             drop(pool.read(at(index)).unwrap());
@@ -181,5 +181,39 @@ fn inner_pages_outlast_any_number_of_others_and_do_not_fill_the_pool() {
         let guards: Vec<_> = (0..7).map(|index| pool.read(at(index)).unwrap()).collect();
         (0..INNER).for_each(|index| drop(pool.read(at(index)).unwrap()));
         drop(guards);
+    }
+}
+
+/// Reads of the hot pages that found them in memory, as a share.
+fn hot_ratio(pool: &BufPool, dice: &mut Dice, hot: u64, reads: u64) -> f64 {
+    let before = pool.counters().pages_read.unwrap();
+    for _ in 0..reads {
+        drop(pool.read(at(dice.roll(hot) * 7 % PAGES)).unwrap());
+    }
+    let misses = pool.counters().pages_read.unwrap() - before;
+    1.0 - misses as f64 / reads as f64
+}
+
+#[test]
+fn after_a_scan_of_everything_the_hot_pages_are_still_there() {
+    let file = file();
+    for (hot, frames, ahead) in [(150, 300, 0), (150, 300, 32), (250, 300, 16)] {
+        let pool = pool(&file, PoolOptions::default(), frames);
+        let mut dice = Dice(hot);
+        hot_ratio(&pool, &mut dice, hot, 10 * hot);
+        let before = hot_ratio(&pool, &mut dice, hot, 2000);
+        for index in 0..PAGES {
+            if ahead > 0 && index % ahead == 0 {
+                let window: Vec<_> = (index..(index + ahead).min(PAGES)).map(at).collect();
+                pool.prefetch(&window);
+            }
+            drop(pool.read(at(index)).unwrap());
+        }
+        // At once: the first reads after the scan, too few to bring the hot pages back in.
+        let after = hot_ratio(&pool, &mut dice, hot, 100);
+        assert!(
+            after >= 0.95 * before,
+            "{hot} hot pages, {frames} frames: {before} before, {after} after"
+        );
     }
 }
