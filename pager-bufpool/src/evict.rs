@@ -4,9 +4,10 @@
 //!    unlatched is *taken* (no reader finds it from then on); one that is dirty is remembered.
 //! 2. One snapshot of the hazards for all that were taken: what a reader protects is put back, and
 //!    counts as used; the frames of the others are ours.
-//! 3. Where there was more dirt than clean pages, the dirty ones are written, in page order,
-//!    neighbours merged, by the thread that needs a frame; they are then clean, and stay until the
-//!    policy offers them again.
+//! 3. Where there was dirt, the pool's own thread is woken, to write dirty pages, in page order,
+//!    neighbours merged, and to free some frames ahead of need (`background.rs`). Where no clean page
+//!    was found, or there is no such thread, the one that needs a frame writes; pages are then clean,
+//!    and stay until the policy offers them again.
 //! 4. Where nothing could be taken or written, the answer is `NoFreeFrame`, unless some frame is *in
 //!    transit*: on its way in or out in some other thread, which ends by itself.
 //!
@@ -20,7 +21,7 @@ use bifolio_pager::{Error, PageId, Result};
 
 use crate::frames::{Occupant, Owned};
 use crate::policy::{self, Answer, Candidates};
-use crate::pool::BufPool;
+use crate::pool::Core;
 use crate::tally::add;
 use crate::word::{FrameId, Phase, Taken};
 
@@ -33,20 +34,22 @@ const MOMENT: Duration = Duration::from_micros(100);
 const TRANSIT: Duration = Duration::from_millis(1);
 
 /// What a sweep has brought.
-struct Sweep<'p> {
-    frames: Vec<Owned<'p>>,
-    dirty: Vec<PageId>,
+pub(crate) struct Sweep<'p> {
+    pub(crate) frames: Vec<Owned<'p>>,
+    pub(crate) dirty: Vec<PageId>,
     in_transit: bool,
+    /// In transit out: some thread writes a page.
+    writing: bool,
 }
 
-impl BufPool {
+impl Core {
     /// Frames to free at once, so that the snapshot is shared.
     fn eviction_batch(&self) -> usize {
         policy::eviction_batch(self.frames.usable())
     }
 
     /// Dirty pages to write at once.
-    fn cleaning_batch(&self) -> usize {
+    pub(crate) fn cleaning_batch(&self) -> usize {
         (self.frames.usable() / 8).clamp(4, crate::write::BATCH_PAGES)
     }
 
@@ -57,8 +60,10 @@ impl BufPool {
     /// had if they could be written.
     pub(crate) fn frame(&self) -> Result<Owned<'_>> {
         let mut fruitless = 0;
+        let mut waited = false;
         loop {
             if let Some(frame) = self.frames.pop() {
+                self.watch_reserve();
                 return Ok(frame);
             }
             self.reap(&|| false);
@@ -66,16 +71,29 @@ impl BufPool {
             let mine = sweep.frames.pop();
             let freed = sweep.frames.len();
             drop(sweep.frames); // to the free list
-            let written = sweep.dirty.len() > freed && self.clean(&sweep.dirty);
-            match mine {
-                Some(frame) => return Ok(frame),
-                None if written => {}
-                None if sweep.in_transit => self.wait_for_transit(),
-                None if fruitless < PATIENCE => {
-                    fruitless += 1;
-                    self.frames.shortage.nap(MOMENT);
+            if !sweep.dirty.is_empty() {
+                self.signal.wake();
+            }
+            if let Some(frame) = mine {
+                if !self.signal.runs() && sweep.dirty.len() > freed {
+                    self.clean(&sweep.dirty);
                 }
-                None => return Err(self.exhausted(!sweep.dirty.is_empty())),
+                return Ok(frame);
+            }
+            if !waited && (sweep.writing || !sweep.dirty.is_empty()) {
+                waited = true;
+                add(&self.counts.waits_for_write, 1);
+            }
+            if self.clean(&sweep.dirty) {
+                continue;
+            }
+            if sweep.in_transit {
+                self.wait_for_transit();
+            } else if fruitless < PATIENCE {
+                fruitless += 1;
+                self.frames.shortage.nap(MOMENT);
+            } else {
+                return Err(self.exhausted(!sweep.dirty.is_empty()));
             }
         }
     }
@@ -111,12 +129,13 @@ impl BufPool {
     }
 
     /// Steps 1 and 2, until something was freed or there is nothing to be had.
-    fn sweep(&self, want: usize) -> Sweep<'_> {
+    pub(crate) fn sweep(&self, want: usize) -> Sweep<'_> {
         let _sweeping = self.sweeping.lock();
         let mut sweep = Sweep {
             frames: Vec::new(),
             dirty: Vec::new(),
             in_transit: false,
+            writing: false,
         };
         // What the last snapshot contained: no use to take it again.
         let mut known: Option<Protected> = None;
@@ -135,9 +154,11 @@ impl BufPool {
                 taken: Vec::new(),
                 dirty: Vec::new(),
                 in_transit: false,
+                writing: false,
             };
             self.policy.victims(&mut round);
             sweep.in_transit = round.in_transit;
+            sweep.writing = round.writing;
             sweep.dirty.append(&mut round.dirty);
             known = round.known;
             if round.taken.is_empty() {
@@ -185,8 +206,8 @@ impl BufPool {
     }
 
     /// Step 3; whether a page was written. A failure is kept by the disk, and told to whoever writes.
-    fn clean(&self, dirty: &[PageId]) -> bool {
-        if self.disk.writable().is_err() {
+    pub(crate) fn clean(&self, dirty: &[PageId]) -> bool {
+        if dirty.is_empty() || self.disk.writable().is_err() {
             return false;
         }
         let mut batch = self.batch();
@@ -199,7 +220,7 @@ impl BufPool {
 
 /// One pass of the policy's.
 struct Round<'p> {
-    pool: &'p BufPool,
+    pool: &'p Core,
     want: usize,
     most_dirty: usize,
     /// Inner pages in memory up to which they are kept.
@@ -208,11 +229,15 @@ struct Round<'p> {
     taken: Vec<Taken<'p>>,
     dirty: Vec<PageId>,
     in_transit: bool,
+    writing: bool,
 }
 
 impl Candidates for Round<'_> {
     fn wants_more(&self) -> bool {
-        self.taken.len() < self.want && self.dirty.len() < self.most_dirty
+        // While another thread writes, this one looks on until it finds a clean page.
+        let enough_dirt = self.dirty.len() >= self.most_dirty;
+        let looks_on = self.taken.is_empty() && self.pool.signal.runs();
+        self.taken.len() < self.want && (looks_on || !enough_dirt)
     }
 
     fn take_mark(&mut self, frame: FrameId) -> bool {
@@ -242,6 +267,7 @@ impl Candidates for Round<'_> {
         let word = state.load();
         if word.phase() != Phase::Resident || word.frame() != frame || word.is_writing() {
             self.in_transit = true;
+            self.writing |= word.is_writing();
         } else if word.is_latched() || self.known.as_ref().is_some_and(|known| known.contains(id)) {
             // Guarded.
         } else if word.is_inner() && !word.is_dead() && self.pool.inner_count() <= self.most_inner {
@@ -254,7 +280,7 @@ impl Candidates for Round<'_> {
                 }
                 None => self.in_transit = true, // it has just changed
             }
-        } else {
+        } else if self.dirty.len() < self.most_dirty {
             self.dirty.push(id);
         }
         Answer::Stays

@@ -3,7 +3,7 @@
 //! Start at [`BufPool`], then read in this order: `word.rs` (the state of a page, and every arrow
 //! between states), `frames.rs` (the memory, and what proves a right to it), `pool.rs` (the contract
 //! in terms of the two), `load.rs`, `evict.rs`, `write.rs` (pages coming in, making room, going out),
-//! `disk.rs` and `io/` (the file). `policy/` says which page goes; `trace.rs` and `simulate.rs` are for
+//! `background.rs` (the thread that writes ahead of need), `disk.rs` and `io/` (the file). `policy/` says which page goes; `trace.rs` and `simulate.rs` are for
 //! comparing what policies would have kept.
 //!
 //! `unsafe` is in `frames.rs`, `io/uring.rs` and `io/readers.rs` only.
@@ -15,6 +15,8 @@
     clippy::multiple_unsafe_ops_per_block
 )]
 
+mod background;
+mod bufpool;
 mod disk;
 mod evict;
 #[allow(unsafe_code)]
@@ -33,7 +35,7 @@ pub mod trace;
 mod word;
 mod write;
 
+pub use bufpool::BufPool;
 pub use guard::{Mut, Ref};
 pub use options::{Direct, IoBackend, LEAST_FRAMES, Policy, PoolOptions};
-pub use pool::BufPool;
 pub use simulate::{Simulation, Tally};

@@ -12,14 +12,14 @@ use bifolio_pager::{PageId, PageRef, Result, Standing};
 
 use crate::frames::{Held, Occupant, Owned};
 use crate::io::Arrived;
-use crate::pool::{BufPool, is_inner};
+use crate::pool::{Core, is_inner};
 use crate::tally::add;
 use crate::trace::Access;
 use crate::word::{ExclusiveHold, Loader, PageState, Phase, Word};
 
 /// The Loading state of a page, in the hands of the one who will end it.
 struct Filling<'p> {
-    pool: &'p BufPool,
+    pool: &'p Core,
     id: PageId,
     state: &'p PageState,
     /// What to go back to, where that is not what Loading itself says.
@@ -28,7 +28,7 @@ struct Filling<'p> {
 }
 
 impl<'p> Filling<'p> {
-    fn new(pool: &'p BufPool, id: PageId, state: &'p PageState) -> Self {
+    fn new(pool: &'p Core, id: PageId, state: &'p PageState) -> Self {
         Filling {
             pool,
             id,
@@ -74,7 +74,7 @@ impl Drop for Filling<'_> {
     }
 }
 
-impl BufPool {
+impl Core {
     /// One attempt to bring an absent page in; nothing if somebody else was first.
     pub(crate) fn load(&self, id: PageId, state: &PageState, seen: Word) -> Result<()> {
         if !state.begin_load(seen, Loader::Thread) {

@@ -15,6 +15,7 @@ use bifolio_pager::{
 };
 use parking_lot::Mutex;
 
+use crate::background::{self, Signal};
 use crate::disk::Disk;
 use crate::frames::{Frames, Held, Occupant, ReadHold};
 use crate::guard::{Mut, Ref};
@@ -25,21 +26,13 @@ use crate::tally::{Counts, Tally, get};
 use crate::trace::{Access, Event, Recorder};
 use crate::word::{ExclusiveHold, FrameId, Killed, PageState, Phase, Taken, Word};
 
-/// Memory that does not grow with the pool: the meta buffer, where threads sleep, counters, and the
-/// lists of a batch on its way out.
+/// Memory that does not grow with the pool: the meta buffer, where threads sleep, counters, the lists of
+/// a batch on its way out, and the thread that writes.
 pub(crate) const FIXED_BYTES: usize =
-    4096 + size_of::<Parking>() + Tally::MEMORY_BYTES + (32 << 10);
+    4096 + size_of::<Parking>() + Tally::MEMORY_BYTES + (32 << 10) + background::OVERHEAD_BYTES;
 
-/// A buffer pool over one file.
-///
-/// A page that is in memory and sealed is read without a lock and without a write to shared memory;
-/// a page that is not costs one read of the file, however many threads ask for it at once. The pool
-/// writes nothing when it is dropped.
-///
-/// Clause 8, on memory: frames, tables and buffers together stay within the budget, the table of
-/// page states included, until that takes more than half of it (a file of some 250 times the budget).
-/// What the table takes beyond is over budget, and shown by [`Counters::memory_bytes`].
-pub struct BufPool {
+/// All of a pool but its thread.
+pub(crate) struct Core {
     pub(crate) geometry: Geometry,
     first_page: PageId,
     pub(crate) table: PageTable<PageState>,
@@ -56,18 +49,13 @@ pub struct BufPool {
     /// Pages in frames that lead to other pages.
     inner: AtomicUsize,
     pub(crate) counts: Counts,
+    pub(crate) signal: Signal,
     budget: Budget,
 }
 
-impl BufPool {
-    /// A pool over `file`, which the caller has locked and whose meta it has read.
-    ///
-    /// May set `O_DIRECT` on the file, which holds for every duplicate of the descriptor.
-    ///
-    /// # Errors
-    /// [`Error::BadOption`] for a budget of too few frames or a file larger than `max_bytes`,
-    /// [`Error::Unavailable`] for what was asked for by name and is not to be had.
-    pub fn open(file: File, geometry: Geometry, options: PoolOptions) -> Result<Self> {
+impl Core {
+    /// As [`BufPool::open`](crate::BufPool::open).
+    pub(crate) fn open(file: File, geometry: Geometry, options: PoolOptions) -> Result<Self> {
         let budget = options.budget(geometry);
         budget.check()?;
         let disk = Disk::open(file, geometry, &options)?;
@@ -76,7 +64,7 @@ impl BufPool {
         let begin =
             |path: &PathBuf| Recorder::create(path, geometry.page_size.bytes(), frames.count());
         let trace = options.trace.as_ref().map(begin).transpose()?;
-        Ok(BufPool {
+        Ok(Core {
             geometry,
             first_page: first_page(geometry),
             table: PageTable::new(options.max_bytes / geometry.page_size.bytes() as u64),
@@ -90,6 +78,7 @@ impl BufPool {
             sweeping: Mutex::new(()),
             inner: AtomicUsize::new(0),
             counts: Counts::default(),
+            signal: Signal::default(),
             budget,
         })
     }
@@ -364,7 +353,7 @@ pub(crate) fn is_inner(page: &[u8]) -> bool {
     matches!(Kind::of(page), Some(Kind::Branch | Kind::MapBranch))
 }
 
-impl Pager for BufPool {
+impl Pager for Core {
     type Ref<'p> = Ref<'p>;
     type Mut<'p> = Mut<'p>;
 
@@ -552,6 +541,7 @@ impl Pager for BufPool {
             pages_written: get(&counts.pages_written),
             write_calls: get(&counts.write_calls),
             pages_stolen: get(&counts.pages_stolen),
+            waits_for_write: get(&counts.waits_for_write),
             evictions: get(&counts.evictions),
             pages_verified: get(&counts.pages_verified),
             pages_created: get(&counts.pages_created),

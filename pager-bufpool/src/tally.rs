@@ -103,6 +103,7 @@ pub(crate) struct Counts {
     pub(crate) pages_written: AtomicU64,
     pub(crate) write_calls: AtomicU64,
     pub(crate) pages_stolen: AtomicU64,
+    pub(crate) waits_for_write: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) pages_verified: AtomicU64,
     pub(crate) pages_created: AtomicU64,

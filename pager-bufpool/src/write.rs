@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use bifolio_pager::{Error, PageId, PageRef, Result, Standing};
 
 use crate::io::Run;
-use crate::pool::BufPool;
+use crate::pool::Core;
 use crate::tally::add;
 use crate::word::{Phase, Word, Writing};
 
@@ -20,7 +20,7 @@ const RUN_BYTES: usize = 256 << 10;
 
 /// Pages that this thread has marked. Unmarked, unwritten, when dropped.
 pub(crate) struct Batch<'p> {
-    pool: &'p BufPool,
+    pool: &'p Core,
     marks: Vec<Writing<'p>>,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Batch<'_> {
     }
 }
 
-impl BufPool {
+impl Core {
     /// No pages yet.
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch {

@@ -210,6 +210,8 @@ pub struct Counters {
     pub write_calls: Option<u64>,
     /// Pages written while still private, because memory was short.
     pub pages_stolen: Option<u64>,
+    /// Times that somebody could go on only after a page was written, because memory was short.
+    pub waits_for_write: Option<u64>,
     /// Pages dropped from memory to make room.
     pub evictions: Option<u64>,
     /// Pages whose checksum was verified.

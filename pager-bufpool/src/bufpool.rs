@@ -1,0 +1,115 @@
+//! The pool as its users see it: the core, and the thread that works beside it.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bifolio_pager::{
+    Access, Counters, Flushed, Geometry, MetaSlot, PageId, PageRef, Pager, Result,
+};
+
+use crate::background::Background;
+use crate::guard::{Mut, Ref};
+use crate::options::PoolOptions;
+use crate::pool::Core;
+
+/// A buffer pool over one file.
+///
+/// A page that is in memory and sealed is read without a lock and without a write to shared memory;
+/// a page that is not costs one read of the file, however many threads ask for it at once. Pools of 256
+/// frames and more have a thread that writes pages out before their frames are needed. The pool writes
+/// nothing more once it is dropped.
+///
+/// Clause 8, on memory: frames, tables and buffers together stay within the budget, the table of
+/// page states included, until that takes more than half of it (a file of some 250 times the budget).
+/// What the table takes beyond is over budget, and shown by [`Counters::memory_bytes`].
+pub struct BufPool {
+    /// Before `core`: it ends the thread.
+    _background: Background,
+    core: Arc<Core>,
+}
+
+impl BufPool {
+    /// A pool over `file`, which the caller has locked and whose meta it has read.
+    ///
+    /// May set `O_DIRECT` on the file, which holds for every duplicate of the descriptor.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`](bifolio_pager::Error::BadOption) for a budget of too few frames or a file
+    /// larger than `max_bytes`, [`Error::Unavailable`](bifolio_pager::Error::Unavailable) for what was
+    /// asked for by name and is not to be had.
+    pub fn open(file: File, geometry: Geometry, options: PoolOptions) -> Result<Self> {
+        let core = Arc::new(Core::open(file, geometry, options)?);
+        Ok(BufPool {
+            _background: Background::start(&core),
+            core,
+        })
+    }
+}
+
+impl Pager for BufPool {
+    type Ref<'p> = Ref<'p>;
+    type Mut<'p> = Mut<'p>;
+
+    fn geometry(&self) -> Geometry {
+        self.core.geometry()
+    }
+
+    fn page_count(&self) -> u64 {
+        self.core.page_count()
+    }
+
+    fn grow(&self, page_count: u64) -> Result<()> {
+        self.core.grow(page_count)
+    }
+
+    // Always: see `Core::read`.
+    #[inline(always)]
+    fn read(&self, at: PageRef) -> Result<Ref<'_>> {
+        self.core.read(at)
+    }
+
+    fn create(&self, at: PageRef) -> Result<Mut<'_>> {
+        self.core.create(at)
+    }
+
+    fn write(&self, at: PageRef) -> Result<Mut<'_>> {
+        self.core.write(at)
+    }
+
+    fn seal(&self, pages: &[PageRef]) -> Result<()> {
+        self.core.seal(pages)
+    }
+
+    fn discard(&self, pages: &[PageId]) -> Result<()> {
+        self.core.discard(pages)
+    }
+
+    fn flush(&self, pages: &[PageRef]) -> Result<Flushed> {
+        self.core.flush(pages)
+    }
+
+    fn write_meta(&self, after: Flushed, slot: MetaSlot, meta: &[u8]) -> Result<()> {
+        self.core.write_meta(after, slot, meta)
+    }
+
+    fn prefetch(&self, pages: &[PageRef]) {
+        self.core.prefetch(pages);
+    }
+
+    /// Writes what is dirty of these pages before it returns, and syncs nothing.
+    fn write_back(&self, pages: &[PageRef]) {
+        self.core.write_back(pages);
+    }
+
+    fn advise(&self, access: Access) {
+        self.core.advise(access);
+    }
+
+    fn counters(&self) -> Counters {
+        self.core.counters()
+    }
+
+    fn effective_backend(&self) -> String {
+        self.core.effective_backend()
+    }
+}
