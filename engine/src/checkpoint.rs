@@ -226,7 +226,7 @@ impl Core {
         self.write_meta(pager, metas, flushed, meta)?;
         self.note_checkpoint(Arc::clone(at));
         if let (Some(open), Some(end)) = (self.log.get(), log_end) {
-            self.log_start.store(end.get(), Ordering::Relaxed);
+            self.log_start.store(end.get(), Ordering::Release);
             open.recycle(end)?;
         }
         Ok(())
@@ -287,7 +287,7 @@ impl Core {
         {
             let log = place.create(meta.file_id)?;
             meta.log = Some(log.mark(log.end()));
-            self.log_start.store(log.end().get(), Ordering::Relaxed);
+            self.log_start.store(log.end().get(), Ordering::Release);
             assert!(
                 self.log.set(log).is_ok(),
                 "metas is locked, so nobody else makes the log"
@@ -345,7 +345,9 @@ impl Core {
     /// Bytes of log that recovery would have to replay now.
     fn log_bytes(&self) -> u64 {
         let Some(log) = self.log.get() else { return 0 };
-        log.end().get() - self.log_start.load(Ordering::Relaxed)
+        // First where it begins: a checkpoint may move that, to where the end was at some time.
+        let start = self.log_start.load(Ordering::Acquire);
+        log.end().get() - start
     }
 
     /// Whether the log is so long that writers have to wait.
