@@ -25,6 +25,8 @@ mod guard;
 #[allow(unsafe_code)]
 mod io;
 mod load;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod parking;
 mod policy;

@@ -38,6 +38,8 @@ mod fork;
 mod guard;
 #[expect(unsafe_code, reason = "owns the mapping")]
 mod map;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod pager;
 mod pages;

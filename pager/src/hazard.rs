@@ -21,13 +21,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::compiler_fence;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::page::PageId;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::thread_local;
+use crate::sync::{OnceLock, thread_local};
 
 /// Slots in a line: a line is two cache lines (which x86 fetches in pairs) and holds its owner too.
 /// In a model few, so that all executions can be tried.
@@ -287,7 +287,7 @@ impl Drop for OwnedLines {
 /// Whether the kernel runs a fence on all our threads when asked, so that readers need none.
 #[inline]
 fn asymmetric() -> bool {
-    static ASYMMETRIC: OnceLock<bool> = OnceLock::new();
+    static ASYMMETRIC: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // A model knows no `membarrier`: there, both sides run a fence.
     let available = || membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
     *ASYMMETRIC.get_or_init(|| !MODELLED && available())

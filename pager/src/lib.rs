@@ -14,6 +14,8 @@ pub mod faulty;
 pub mod hazard;
 pub mod mem;
 pub mod mirror;
+#[cfg(all(test, loom))]
+mod models;
 pub mod page;
 mod pager;
 pub mod sync;

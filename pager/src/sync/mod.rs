@@ -7,14 +7,21 @@
 //! larger one under many random schedules. So the models run the code that ships, and no copy of it.
 //! A model's types work only inside a model: in such a build, only the tests named `models::` run.
 //!
-//! What takes part in a model uses these types. `Arc` and `OnceLock` do not come from here: what they
-//! order is not what our protocols rest on.
+//! What takes part in a model uses these types. `Arc` does not come from here: what it orders is not
+//! what our protocols rest on.
 
+#[cfg(any(loom, shuttle))]
+mod explore;
 #[cfg(any(loom, shuttle))]
 mod modelled;
 
+#[cfg(any(loom, shuttle))]
+pub use explore::explore;
+
 #[cfg(loom)]
 pub use loom::{self, sync::atomic, thread};
+#[cfg(loom)]
+pub use modelled::OnceLock;
 #[cfg(loom)]
 pub(crate) use modelled::thread_local;
 #[cfg(any(loom, shuttle))]
@@ -23,5 +30,7 @@ pub use modelled::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWr
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(shuttle)]
 pub use shuttle::{self, sync::atomic, thread, thread_local};
+#[cfg(not(loom))]
+pub use std::sync::OnceLock;
 #[cfg(not(any(loom, shuttle)))]
 pub use std::{sync::atomic, thread, thread_local};

@@ -159,6 +159,49 @@ impl<T> fmt::Debug for RwLock<T> {
     }
 }
 
+/// As `std::sync::OnceLock`, which orders what was made before what others do with it.
+#[cfg(loom)]
+pub struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    making: Mutex<()>,
+    made: loom::sync::atomic::AtomicBool,
+}
+
+#[cfg(loom)]
+impl<T> OnceLock<T> {
+    /// Empty.
+    pub fn new() -> Self {
+        OnceLock {
+            value: std::sync::OnceLock::new(),
+            making: Mutex::new(()),
+            made: loom::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// The value, if it was made.
+    pub fn get(&self) -> Option<&T> {
+        let made = self.made.load(std::sync::atomic::Ordering::Acquire);
+        made.then(|| self.value.get()).flatten()
+    }
+
+    /// The value, made by the first who asks.
+    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if self.get().is_none() {
+            let _making = self.making.lock();
+            self.value.get_or_init(make);
+            self.made.store(true, std::sync::atomic::Ordering::Release);
+        }
+        self.value.get().expect("just made")
+    }
+}
+
+#[cfg(loom)]
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// As `std`'s, of which loom's does not know `const`.
 #[cfg(loom)]
 macro_rules! const_thread_local {
