@@ -15,7 +15,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bifolio_pager::sync::Mutex;
+use bifolio_pager::sync;
+use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
 
@@ -56,7 +57,8 @@ type Hook = Box<dyn FnMut(&SimDisk, u64) + Send>;
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    hook: Mutex<Option<Hook>>,
+    /// In a model, other threads may go on here: before each operation, and not amid one.
+    hook: sync::Mutex<Option<Hook>>,
 }
 
 #[derive(Default)]
@@ -171,7 +173,7 @@ impl SimDisk {
         SimDisk {
             shared: Arc::new(Shared {
                 state: Mutex::new(image),
-                hook: Mutex::default(),
+                hook: sync::Mutex::default(),
             }),
         }
     }
@@ -196,7 +198,7 @@ impl SimDisk {
         SimDisk {
             shared: Arc::new(Shared {
                 state: Mutex::new(copy),
-                hook: Mutex::default(),
+                hook: sync::Mutex::default(),
             }),
         }
     }

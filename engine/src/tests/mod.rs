@@ -6,6 +6,8 @@ mod crash;
 mod faults;
 mod logged;
 mod metas;
+#[cfg(shuttle)]
+mod models;
 mod races;
 mod stamps;
 

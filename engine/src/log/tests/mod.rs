@@ -4,6 +4,8 @@ mod crash;
 mod damage;
 mod fault;
 mod group;
+#[cfg(shuttle)]
+mod models;
 mod real;
 mod records;
 mod stale;
