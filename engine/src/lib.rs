@@ -49,6 +49,8 @@ mod database;
 mod durability;
 mod error;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod limits;
 mod lock;
 mod log;

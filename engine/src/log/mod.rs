@@ -22,7 +22,8 @@ mod record_reader;
 mod record_writer;
 mod recover;
 mod segment;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "fuzzing uses half of it"))]
 pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ pub use history::History;
 pub use history::Replay;
 pub use log::Log;
 pub use mark::LogMark;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub use options::SyncMethod;
 pub use options::{LogCounters, Options};
 pub use position::Position;

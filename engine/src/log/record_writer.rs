@@ -27,6 +27,15 @@ impl RecordWriter {
         Self::default()
     }
 
+    /// Any bytes, as if they were records.
+    #[cfg(fuzzing)]
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        RecordWriter {
+            bytes,
+            ..Self::default()
+        }
+    }
+
     /// Bytes encoded and not yet handed to the log.
     pub fn len(&self) -> usize {
         self.bytes.len()
