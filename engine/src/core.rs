@@ -40,7 +40,6 @@ use crate::options::LogPlace;
 use crate::space::{MapRoot, Space};
 
 /// The pager that runs, one of three.
-#[expect(clippy::large_enum_variant, reason = "there is one for each database")]
 pub(crate) enum AnyPager {
     Mmap(MmapPager),
     Pool(BufPool),

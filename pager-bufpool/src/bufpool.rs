@@ -44,6 +44,11 @@ impl BufPool {
             core,
         })
     }
+
+    /// Frames that the pool may fill now.
+    pub fn frame_count(&self) -> usize {
+        self.core.frames.usable()
+    }
 }
 
 impl Pager for BufPool {

@@ -83,11 +83,6 @@ impl Core {
         })
     }
 
-    /// Frames that the pool may fill now.
-    pub fn frame_count(&self) -> usize {
-        self.frames.usable()
-    }
-
     fn is_page(&self, id: PageId) -> bool {
         id >= self.first_page && id.get() < self.disk.page_count()
     }
