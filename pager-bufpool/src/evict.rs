@@ -211,9 +211,7 @@ impl Core {
             return false;
         }
         let mut batch = self.batch();
-        for &id in dirty {
-            batch.mark(id);
-        }
+        batch.mark_runs(dirty);
         batch.write().is_ok_and(|written| written > 0)
     }
 }

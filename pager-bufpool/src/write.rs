@@ -18,6 +18,9 @@ pub(crate) const BATCH_PAGES: usize = 256;
 /// The most bytes in one call.
 const RUN_BYTES: usize = 256 << 10;
 
+/// How far beside a page that must be written others are looked for that are written with it.
+const REACH: u64 = 64;
+
 /// Pages that this thread has marked. Unmarked, unwritten, when dropped.
 pub(crate) struct Batch<'p> {
     pool: &'p Core,
@@ -31,6 +34,36 @@ impl<'p> Batch<'p> {
             && let Ok(mark) = state.begin_writing(id)
         {
             self.marks.push(mark);
+        }
+    }
+
+    /// Marks these pages, which are in the way, and with each the sealed and dirty ones beside it, until
+    /// there is enough for one batch: pages that were made together are written together, in few
+    /// long writes, wherever their frames are. The others' turn comes later.
+    pub(crate) fn mark_runs(&mut self, pages: &[PageId]) {
+        for &page in pages {
+            if self.marks.len() >= BATCH_PAGES {
+                break;
+            }
+            self.mark(page);
+            let below = (page.get().saturating_sub(REACH)..page.get()).rev();
+            let above = page.get() + 1..page.get() + REACH;
+            self.mark_while_dirty(below);
+            self.mark_while_dirty(above);
+        }
+    }
+
+    fn mark_while_dirty(&mut self, numbers: impl Iterator<Item = u64>) {
+        for id in numbers.map(PageId::new) {
+            let state = self.pool.table.get(id);
+            let wanted = state.is_some_and(|state| {
+                let word = state.load();
+                word.phase() == Phase::Resident && word.is_dirty() && !word.is_private()
+            });
+            if !wanted || self.marks.len() >= BATCH_PAGES {
+                break;
+            }
+            self.mark(id);
         }
     }
 
