@@ -7,9 +7,12 @@
 //!
 //! Pages that are written together should lie together: what bounds random updates is scattered
 //! writes. So a cursor goes round the file and takes what is available where it stands; where
-//! nothing is, it looks ahead for a run of 64 pages, where there is none for one of 8, and then for
-//! any page. A length that was not found is not looked for again before something has become
-//! available. Looking costs a step for each leaf of the map that could have such a run (a leaf
+//! nothing is, it looks ahead for what is next in [`WANTED`]: a run of 64 pages, then *blocks* of 64 of
+//! which most are available, a run of 8, blocks of which less is, and then any page. A dense block is
+//! filled before the cursor goes on: thereby blocks that are nearly full are left alone until
+//! random changes have emptied them, and what is written lies in longer runs (the segment choice
+//! of log-structured file systems, Rosenblum and Ousterhout 1992, without the copying). What was not
+//! found is not looked for again before something has become available. Looking costs a step for each leaf of the map that could have such a run (a leaf
 //! remembers that it has none), and of leaves that are not loaded it reads a few at the most;
 //! branches, one for 7 million pages, stay loaded once they are. Nothing is read to find out that a
 //! part of the file is full.
@@ -18,11 +21,30 @@ use bifolio_pager::{Error, Geometry, META_AREA_LEN, PageId, Pager, Result};
 
 use super::Space;
 
-/// The lengths of runs that are looked for, best first.
-pub(super) const RUNS: [u32; 3] = [64, 8, 1];
+/// Something to look for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// A run of so many pages.
+    Run(u32),
+    /// A block of 64 pages with so many available, for those who want single pages.
+    Block(u32),
+}
+
+/// What is looked for, best first.
+const WANTED: [Wanted; 7] = [
+    Wanted::Run(64),
+    Wanted::Block(48),
+    Wanted::Block(40),
+    Wanted::Run(8),
+    Wanted::Block(32),
+    Wanted::Block(20),
+    Wanted::Run(1),
+];
+/// Pages of a block.
+const BLOCK: u64 = 64;
 /// A rest at the cursor that is shorter than this is passed over when more is wanted.
-const SHORT: u64 = RUNS[1] as u64;
-/// Leaves that are read in one search for a run. The search for any page reads one, and finds it.
+const SHORT: u64 = 8;
+/// Leaves that are read to find a page with neighbours. The search for any page reads one, and finds it.
 const LOADS_MAX: usize = 8;
 /// By how much a file grows: an eighth of its size, within these bounds, in bytes.
 const GROW_BYTES_MIN: u64 = 1 << 20;
@@ -101,31 +123,50 @@ impl Space {
     /// An available page, if possible with neighbours. There is an available one.
     fn find<P: Pager>(&mut self, pager: &P, want: u64) -> Result<u64> {
         let enough = want.min(SHORT);
-        if self.map.run_at(self.cursor, enough) == enough {
-            return Ok(self.cursor);
-        }
-        loop {
-            if let Some(start) = self.search(pager, RUNS[self.patience])? {
-                return Ok(start);
+        match self.filling.filter(|_| want == 1) {
+            Some(block) if block == self.cursor / BLOCK => {
+                if let Some(page) = self.map.next_in_block(self.cursor) {
+                    return Ok(page);
+                }
             }
-            self.patience += 1;
-            assert!(
-                self.patience < RUNS.len(),
-                "a page is available by the counts, which were checked as the leaves were loaded"
-            );
+            Some(_) => {} // it is full
+            None if self.map.run_at(self.cursor, enough) == enough => return Ok(self.cursor),
+            None => {}
         }
+        self.filling = None;
+        let mut turn = self.patience;
+        let mut loads = 0;
+        while let Some(&wanted) = WANTED.get(turn) {
+            let is_block = matches!(wanted, Wanted::Block(_));
+            if !is_block || want == 1 {
+                if let Some(start) = self.search(pager, wanted, &mut loads)? {
+                    self.filling = is_block.then_some(start / BLOCK);
+                    return Ok(start);
+                }
+                // What was passed over is still to be looked for.
+                self.patience += usize::from(self.patience == turn);
+            }
+            turn += 1;
+        }
+        panic!("a page is available by the counts, which were checked as the leaves were loaded");
     }
 
-    /// The next run of `need` available pages, once round the file from the cursor on.
-    fn search<P: Pager>(&mut self, pager: &P, need: u32) -> Result<Option<u64>> {
+    /// The first page of the next of these, once round the file from the cursor on. Counts the leaves
+    /// that it reads.
+    fn search<P: Pager>(
+        &mut self,
+        pager: &P,
+        wanted: Wanted,
+        loads: &mut usize,
+    ) -> Result<Option<u64>> {
+        let (Wanted::Run(need) | Wanted::Block(need)) = wanted;
         let here = self.map.leaf_of(self.cursor);
         let offset = self.cursor - self.map.first_of_leaf(here);
         if self.map.is_loaded(here)
-            && let Some(start) = self.map.find_run(here, offset, need)
+            && let Some(start) = self.find_in(here, offset, wanted)
         {
             return Ok(Some(start)); // the common case, without a way down from the root
         }
-        let mut loads = 0;
         for (from, offset, last) in [(here, offset, u64::MAX), (0, 0, here)] {
             let mut next = from;
             while let Some(leaf) = self.map.next_leaf(pager, next, need.into())? {
@@ -134,19 +175,26 @@ impl Space {
                 }
                 next = leaf + 1;
                 if !self.map.is_loaded(leaf) {
-                    if need > 1 && loads == LOADS_MAX {
+                    if need > 1 && *loads >= LOADS_MAX {
                         continue;
                     }
-                    loads += 1;
+                    *loads += 1;
                     self.map.load(pager, leaf)?;
                 }
                 let offset = if leaf == from { offset } else { 0 };
-                if let Some(start) = self.map.find_run(leaf, offset, need) {
+                if let Some(start) = self.find_in(leaf, offset, wanted) {
                     return Ok(Some(start));
                 }
             }
         }
         Ok(None)
+    }
+
+    fn find_in(&mut self, leaf: u64, offset: u64, wanted: Wanted) -> Option<u64> {
+        match wanted {
+            Wanted::Run(need) => self.map.find_run(leaf, offset, need),
+            Wanted::Block(need) => self.map.find_dense(leaf, offset, need),
+        }
     }
 
     /// Up to `want` pages that were never used.

@@ -140,6 +140,26 @@ impl Row<'_> {
         None
     }
 
+    /// The first one, from bit `from` on, of a word that has `need` ones or more from there on.
+    pub fn find_dense(&self, from: u64, need: u32) -> Option<u64> {
+        let mut mask = u64::MAX << (from % 64);
+        (from / 64..self.ones.len() as u64).find_map(|at| {
+            let word = self.word(at) & std::mem::replace(&mut mask, u64::MAX);
+            (word.count_ones() >= need).then(|| at * 64 + u64::from(word.trailing_zeros()))
+        })
+    }
+
+    /// The next one from bit `from` on in the same word.
+    pub fn next_in_word(&self, from: u64) -> Option<u64> {
+        let rest = self.word(from / 64) & u64::MAX << (from % 64);
+        (rest != 0).then(|| from / 64 * 64 + u64::from(rest.trailing_zeros()))
+    }
+
+    /// How many ones there are in the word of this bit.
+    pub fn density(&self, bit: u64) -> u32 {
+        self.word(bit / 64).count_ones()
+    }
+
     /// How many ones lie in a row from bit `from` on, counting up to `most`.
     pub fn run_at(&self, from: u64, most: u64) -> u64 {
         let mut len = u64::from((self.word(from / 64) >> (from % 64)).trailing_ones());

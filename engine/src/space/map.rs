@@ -57,6 +57,8 @@ struct Leaf {
     /// No run of available pages is longer, unless this is [`RUN_MAX`]: then nobody knows. Runs that
     /// were taken may still be counted.
     longest: u64,
+    /// No word has more available pages, though some may have been taken since.
+    densest: u32,
 }
 
 struct Branch {
@@ -263,6 +265,7 @@ impl Map {
             dirty: false,
             used: self.stores,
             longest: RUN_MAX.into(),
+            densest: u64::BITS,
         };
         self.leaves.insert(leaf, loaded);
         Ok(())
@@ -335,6 +338,28 @@ impl Map {
             leaf.longest = u64::from(need) - 1;
         }
         found.map(|bit| base + bit)
+    }
+
+    /// The first available page of a loaded leaf, from bit `from` on, of a block of 64 that has `need`
+    /// available pages or more from there on.
+    pub fn find_dense(&mut self, leaf: u64, from: u64, need: u32) -> Option<u64> {
+        let base = leaf * self.shape.leaf_bits;
+        let leaf = self.loaded_mut(leaf);
+        if leaf.densest < need {
+            return None;
+        }
+        let found = leaf.available().find_dense(from, need);
+        if found.is_none() && from == 0 {
+            leaf.densest = need - 1;
+        }
+        found.map(|bit| base + bit)
+    }
+
+    /// The next available page from `page` on in its block of 64, if its leaf is loaded.
+    pub fn next_in_block(&self, page: u64) -> Option<u64> {
+        let (leaf, bit) = self.place(page);
+        let next = self.leaves.get(&leaf)?.available().next_in_word(bit)?;
+        Some(self.first_of_leaf(leaf) + next)
     }
 
     /// The first leaf from `from` on with at least `need` available pages. Reads branches, and of
@@ -525,6 +550,7 @@ impl Leaf {
     fn note_available(&mut self, bit: u64) {
         let run = self.available().run_around(bit);
         self.longest = self.longest.max(run);
+        self.densest = self.densest.max(self.available().density(bit));
     }
 }
 

@@ -60,7 +60,9 @@ pub struct Space {
     /// Available pages that were allocated after the last store and so were never written: the next
     /// to be handed out. Some may have been handed out with a run since.
     young: Vec<u64>,
-    /// How long a run is to be looked for: an index into `allocate::RUNS`.
+    /// The block of 64 pages that is being filled.
+    filling: Option<u64>,
+    /// What is to be looked for: an index into `allocate::WANTED`.
     patience: usize,
     /// The stamp on the newest pages of the map.
     stored: Version,
@@ -88,6 +90,7 @@ impl Space {
             quarantine: Quarantine::new(),
             cursor: first_page(geometry).get(),
             young: Vec::new(),
+            filling: None,
             patience: 0,
             stored: root.page.map_or(Version::ZERO, |page| page.version),
             reserve: (0, 0),

@@ -2,6 +2,7 @@
 
 use bifolio_pager::{Error, PageId, PageRef, PageSize, Pager};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::super::format::Shape;
@@ -44,10 +45,55 @@ fn long_runs_are_taken_before_short_ones_and_these_before_holes() {
 
     // What becomes available again is looked for again.
     make_available(&mut space, &pager, 190_000..190_200, 3);
-    assert_eq!(run_lengths(&mut space, &pager, 200), [200]);
+    let runs = run_lengths(&mut space, &pager, 200);
+    assert!(runs.ends_with(&[200 - (runs.len() as u64 - 1)]), "{runs:?}");
+    assert!(runs.len() < 32, "only a block begun is filled before");
     let left = (space.free() - space.quarantined()) as usize;
     run_lengths(&mut space, &pager, left);
     assert_eq!(space.allocate(&pager).unwrap().get(), end);
+}
+
+/// Random overwrites of a file of which 60 % is in use. Pages that become available one by one would
+/// come in runs of 1 / 0.6 pages, wherever they are taken.
+#[test]
+fn random_changes_of_a_file_that_is_not_full_are_written_in_runs() {
+    const PAGES: u64 = 40_000;
+    let pager = Sparse::new(geometry(PageSize::DEFAULT));
+    let mut space = full_space(&pager, PAGES);
+    let mut random = StdRng::seed_from_u64(5);
+    let mut all: Vec<_> = (32..PAGES).collect();
+    all.shuffle(&mut random);
+    let mut used: Vec<_> = all.split_off(PAGES as usize * 2 / 5);
+    make_available(&mut space, &pager, all, 2);
+    let mut used: Vec<_> = used.drain(..).map(|number| page(number, 1)).collect();
+    let (mut runs, mut written) = (0, 0);
+    for round in 3..80 {
+        let mut pages: Vec<_> = (0..2000)
+            .map(|_| {
+                let at = random.random_range(0..used.len());
+                let id = space.allocate(&pager).unwrap();
+                let version = v(round);
+                let old = std::mem::replace(&mut used[at], PageRef { id, version });
+                if old.version == version {
+                    space.give_back(old.id);
+                } else {
+                    space.retire(&pager, old, version).unwrap();
+                }
+                id.get()
+            })
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        if round > 40 {
+            written += pages.len();
+            runs += pages.chunk_by(|left, right| left + 1 == *right).count();
+        }
+        let _stored = space.store(&pager, v(round)).unwrap();
+        space.release(&pager, &[v(round)]).unwrap();
+    }
+    println!("{:.2} pages in a run", written as f64 / runs as f64);
+    assert!(written > 5 * runs / 2, "{written} pages in {runs} runs");
+    assert!(space.end() < PAGES + 100, "{}", space.end());
 }
 
 #[test]
