@@ -37,16 +37,23 @@ use crate::error::{Error, Result};
 use crate::log::{Log, Position, RecordWriter};
 use crate::meta::Meta;
 use crate::options::LogPlace;
+use crate::overlay::Overlay;
 use crate::space::{MapRoot, Space};
 
-/// The pager that runs, one of three.
+/// The pager that runs.
 pub(crate) enum AnyPager {
     Mmap(MmapPager),
     Pool(BufPool),
     Memory(MemPager),
+    /// Opened for reading, with the log replayed in memory.
+    OverMmap(Overlay<MmapPager>),
+    /// The same over the pool.
+    OverPool(Overlay<BufPool>),
     /// A modelled disk that fails and loses power when a test says so.
     #[cfg(test)]
     Modelled(bifolio_pager::Faulty<MemPager>),
+    #[cfg(test)]
+    OverModelled(Overlay<bifolio_pager::Faulty<MemPager>>),
 }
 
 /// Runs one expression on the pager that the database has, compiled for each.
@@ -56,12 +63,29 @@ macro_rules! with_pager {
             $crate::core::AnyPager::Mmap($pager) => $body,
             $crate::core::AnyPager::Pool($pager) => $body,
             $crate::core::AnyPager::Memory($pager) => $body,
+            $crate::core::AnyPager::OverMmap($pager) => $body,
+            $crate::core::AnyPager::OverPool($pager) => $body,
             #[cfg(test)]
             $crate::core::AnyPager::Modelled($pager) => $body,
+            #[cfg(test)]
+            $crate::core::AnyPager::OverModelled($pager) => $body,
         }
     };
 }
 pub(crate) use with_pager;
+
+impl AnyPager {
+    /// The memory that replaying a log was to stay in, if it did not.
+    pub fn exceeded(&self) -> Option<u64> {
+        match self {
+            AnyPager::OverMmap(pager) => pager.exceeded(),
+            AnyPager::OverPool(pager) => pager.exceeded(),
+            #[cfg(test)]
+            AnyPager::OverModelled(pager) => pager.exceeded(),
+            _ => None,
+        }
+    }
+}
 
 /// One committed state of the database.
 pub(crate) struct Committed {

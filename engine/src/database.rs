@@ -23,8 +23,9 @@ use crate::log::LogCounters;
 use crate::memory::MemoryReport;
 use crate::meta::Meta;
 use crate::options::{LogPlace, Options, PagerChoice, PoolSize};
+use crate::overlay::Overlay;
 use crate::read::ReadTxn;
-use crate::recovery::{self, RecoveryReport};
+use crate::recovery::{self, Progress, RecoveryReport};
 use crate::write::WriteTxn;
 
 /// An open database. Cheap to clone; all clones are the same database.
@@ -280,6 +281,12 @@ impl Database {
             len,
         } = opened;
         let max_bytes = options.max_bytes.min(file::size_limit()).max(len);
+        // What a read-only opener has to replay stays in memory.
+        let in_memory = meta
+            .log
+            .filter(|_| options.read_only && !meta.clean)
+            .is_some();
+        let limit_bytes = options.recovery_memory_bytes;
         let pager = match &options.pager {
             PagerChoice::Memory => {
                 return Err(Error::BadOption(
@@ -295,7 +302,11 @@ impl Database {
                     memory_bytes: config.memory_bytes,
                     ..MmapOptions::default()
                 };
-                AnyPager::Mmap(MmapPager::open(file, meta.geometry(), options)?)
+                let pager = MmapPager::open(file, meta.geometry(), options)?;
+                match in_memory {
+                    true => AnyPager::OverMmap(Overlay::new(pager, limit_bytes)),
+                    false => AnyPager::Mmap(pager),
+                }
             }
             PagerChoice::Pool(config) => {
                 let options = PoolOptions {
@@ -307,14 +318,13 @@ impl Database {
                     read_only: options.read_only,
                     max_bytes,
                 };
-                AnyPager::Pool(BufPool::open(file, meta.geometry(), options)?)
+                let pager = BufPool::open(file, meta.geometry(), options)?;
+                match in_memory {
+                    true => AnyPager::OverPool(Overlay::new(pager, limit_bytes)),
+                    false => AnyPager::Pool(pager),
+                }
             }
         };
-        if options.read_only && !meta.clean && meta.log.is_some() {
-            return Err(Error::NeedsRecovery {
-                path: path.to_owned(),
-            });
-        }
         let keeping = if options.read_only {
             Keeping::Nothing
         } else {
@@ -329,16 +339,17 @@ impl Database {
             Some(options.sync_interval),
         )?;
         let lock = database.open.lock.get_or_init(|| lock);
-        if !options.read_only {
-            match recovery::recover(&database.open) {
-                Ok(Some(report)) => _ = database.open.recovered.set(report),
-                Ok(None) => {}
-                Err(error) => {
-                    // Closing must not declare clean what was not recovered.
-                    database.open.poison(&error);
-                    return Err(error);
-                }
-            }
+        let progress = Progress::new(options.on_recovery.clone());
+        let recovered = if in_memory {
+            let place = LogPlace::to_read(path)?;
+            let replay = || recovery::recover_in_memory(&database.open, &place, progress);
+            recovery::or_nothing(&database.open, replay)
+        } else {
+            let recover = || recovery::recover(&database.open, progress);
+            recovery::or_nothing(&database.open, recover)
+        };
+        if let Some(report) = recovered? {
+            let _ = database.open.recovered.set(report);
         }
         lock.opened();
         Ok(database)

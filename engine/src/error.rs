@@ -134,12 +134,15 @@ pub enum Error {
         /// The first failure, in words.
         first: Arc<str>,
     },
-    /// The database was not closed, and its log must be replayed, which opening for reading only
-    /// does not do. Open it for writing once.
-    #[error("{} was not closed cleanly; open it for writing once, to recover it", path.display())]
+    /// The database was not closed, and replaying its log takes more memory than opening for reading
+    /// only may use. Open it for writing once, or allow more with
+    /// [`Options::recovery_memory_bytes`](crate::Options::recovery_memory_bytes).
+    #[error("{} was not closed cleanly, and replaying its log takes more than {limit_bytes} bytes of memory; open it for writing once, to recover it", path.display())]
     NeedsRecovery {
         /// The file.
         path: PathBuf,
+        /// What the options allow.
+        limit_bytes: u64,
     },
     /// An error of the redo log: it is missing, not this database's, damaged, or storage refused.
     #[error(transparent)]

@@ -58,6 +58,7 @@ mod memory;
 mod meta;
 mod network;
 mod options;
+mod overlay;
 mod range;
 mod read;
 mod recovery;
@@ -83,5 +84,5 @@ pub use options::{
 };
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
-pub use recovery::RecoveryReport;
+pub use recovery::{RecoveryProgress, RecoveryReport};
 pub use write::{TableMut, WriteBatch, WriteTxn};

@@ -1,18 +1,20 @@
 //! How a database is opened: which pager, how much memory, which page size.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bifolio_pager::{PageSize, Version};
+use bifolio_pager::PageSize;
 pub use bifolio_pager_bufpool::{Direct, IoBackend, Policy};
 pub use bifolio_pager_mmap::{Advice, WriteStyle};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::file;
-use crate::log::{self, DirectIo, Disk, Log, LogMark, RealDisk, RecordReader, Recovered, Replay};
+use crate::log::{self, DirectIo, Disk, History, Log, LogMark, RealDisk};
+use crate::recovery::RecoveryProgress;
 
 /// How to open a database.
 ///
@@ -32,6 +34,18 @@ pub struct Options {
     pub(crate) log_bytes: u64,
     pub(crate) sync_interval: Duration,
     pub(crate) allow_network: bool,
+    pub(crate) recovery_memory_bytes: u64,
+    pub(crate) on_recovery: Option<OnRecovery>,
+}
+
+/// Who is told how far recovery is.
+#[derive(Clone)]
+pub(crate) struct OnRecovery(pub Arc<dyn Fn(&RecoveryProgress) + Send + Sync>);
+
+impl fmt::Debug for OnRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRecovery")
+    }
 }
 
 /// Which of the pagers brings pages into memory. The file is the same under each.
@@ -102,6 +116,8 @@ impl Default for Options {
             log_bytes: 64 << 20,
             sync_interval: Duration::from_millis(100),
             allow_network: false,
+            recovery_memory_bytes: 64 << 20,
+            on_recovery: None,
         }
     }
 }
@@ -125,7 +141,11 @@ impl Options {
         self
     }
 
-    /// Opens for reading only: several such openers may share a database, and none changes it.
+    /// Opens for reading only: several such openers may share a database, and none changes it, its
+    /// log, or what lies beside it.
+    ///
+    /// Where the database was not closed, its log is replayed in memory, for this opener alone: see
+    /// [`Options::recovery_memory_bytes`].
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -166,6 +186,22 @@ impl Options {
         self
     }
 
+    /// How much memory opening for reading only may take, beside the pager's, for the pages that
+    /// replaying the log of a database that was not closed changes (64 MiB). They are kept until
+    /// it is closed. Where they take more, opening fails with [`Error::NeedsRecovery`].
+    pub fn recovery_memory_bytes(mut self, bytes: u64) -> Self {
+        self.recovery_memory_bytes = bytes;
+        self
+    }
+
+    /// Calls `tell` while opening replays the log of a database that was not closed, if that takes
+    /// long: first after about 100 ms, then about every 100 ms, on the thread that opens, and not
+    /// after a failure. A panic of `tell` passes through `open` and changes nothing on storage.
+    pub fn on_recovery(mut self, tell: impl Fn(&RecoveryProgress) + Send + Sync + 'static) -> Self {
+        self.on_recovery = Some(OnRecovery(Arc::new(tell)));
+        self
+    }
+
     /// Opens the database at `path`, making an empty one if there is none.
     ///
     /// A new file is written under another name, synced and renamed, so a crash leaves either no
@@ -182,7 +218,8 @@ impl Options {
     /// # Errors
     /// [`Error::File`], [`Error::NotADatabase`], [`Error::NewerFormat`], [`Error::OtherPageSize`],
     /// [`Error::Truncated`], [`Error::DamagedMeta`], [`Error::InUse`] (if in another process, after a
-    /// quarter of a second), [`Error::NetworkFileSystem`], [`Error::BadOption`], or a pager's word on what cannot be had here. The file is unchanged.
+    /// quarter of a second), [`Error::NetworkFileSystem`], [`Error::NeedsRecovery`],
+    /// [`Error::Log`], [`Error::BadOption`], or a pager's word on what cannot be had here. The file is unchanged.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
         Database::open_with(path.as_ref(), self)
     }
@@ -222,13 +259,7 @@ impl LogPlace {
     /// Beside the database at `path`, or, if that is a link, beside what it leads to: whichever way
     /// a database is opened, it has one log.
     pub fn beside(path: &Path, limit_bytes: u64) -> Result<Self> {
-        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let disk = RealDisk::open(directory, DirectIo::Auto)
-            .map_err(|error| Error::file("open the directory of", path, error))?;
+        let (disk, path) = directory_of(path)?;
         // A write past `ulimit -f` would not only fail but kill the process.
         let largest = file::size_limit().min(16 << 20);
         let wanted = (limit_bytes / 4)
@@ -250,6 +281,18 @@ impl LogPlace {
         })
     }
 
+    /// The same place, of which nothing is changed.
+    pub fn to_read(path: &Path) -> Result<Self> {
+        let (directory, path) = directory_of(path)?;
+        let disk = directory.for_reading();
+        Ok(LogPlace {
+            disk: Arc::new(disk),
+            prefix: path.file_name().unwrap_or_default().to_owned(),
+            options: log::Options::default(),
+            limit_bytes: 0,
+        })
+    }
+
     /// A new log. What an earlier one left is removed: the meta says that it is not needed.
     pub fn create(&self, file_id: [u8; 16]) -> Result<Log> {
         self.remove()?;
@@ -261,21 +304,10 @@ impl LogPlace {
         )?)
     }
 
-    /// Opens the log after a crash, replaying what follows `mark`.
-    pub fn recover(
-        &self,
-        file_id: [u8; 16],
-        mark: &LogMark,
-        visit: impl FnMut(Version, &mut RecordReader<'_>) -> Result<Replay>,
-    ) -> Result<(Log, Recovered)> {
-        Log::recover(
-            Arc::clone(&self.disk),
-            &self.prefix,
-            file_id,
-            mark,
-            self.options,
-            visit,
-        )
+    /// What a crash left in the log from `mark` on. Changes nothing.
+    pub fn history(&self, file_id: [u8; 16], mark: &LogMark) -> Result<History> {
+        let disk = Arc::clone(&self.disk);
+        Ok(History::read(disk, &self.prefix, file_id, mark)?)
     }
 
     /// The names of the log's files, as they are now.
@@ -286,4 +318,16 @@ impl LogPlace {
     pub fn remove(&self) -> Result<()> {
         Ok(Log::remove_all(&*self.disk, &self.prefix)?)
     }
+}
+
+/// The directory that the log of the database at `path` lies in, and the path without links.
+fn directory_of(path: &Path) -> Result<(RealDisk, PathBuf)> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let disk = RealDisk::open(directory, DirectIo::Auto)
+        .map_err(|error| Error::file("open the directory of", &path, error))?;
+    Ok((disk, path))
 }

@@ -12,6 +12,7 @@ use bifolio_pager_mmap::MmapPager;
 
 use crate::core::{AnyPager, Core};
 use crate::error::Result;
+use crate::overlay::Overlay;
 
 /// An entry: key and value, copied.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -31,8 +32,12 @@ enum On<'t> {
     Mmap(btree::Range<'t, MmapPager>),
     Pool(btree::Range<'t, BufPool>),
     Memory(btree::Range<'t, MemPager>),
+    OverMmap(btree::Range<'t, Overlay<MmapPager>>),
+    OverPool(btree::Range<'t, Overlay<BufPool>>),
     #[cfg(test)]
     Modelled(btree::Range<'t, bifolio_pager::Faulty<MemPager>>),
+    #[cfg(test)]
+    OverModelled(btree::Range<'t, Overlay<bifolio_pager::Faulty<MemPager>>>),
 }
 
 macro_rules! on_range {
@@ -41,8 +46,12 @@ macro_rules! on_range {
             On::Mmap($range) => $body,
             On::Pool($range) => $body,
             On::Memory($range) => $body,
+            On::OverMmap($range) => $body,
+            On::OverPool($range) => $body,
             #[cfg(test)]
             On::Modelled($range) => $body,
+            #[cfg(test)]
+            On::OverModelled($range) => $body,
         }
     };
 }
@@ -61,8 +70,12 @@ impl<'t> Range<'t> {
             AnyPager::Mmap(pager) => On::Mmap(Tree::new(pager, root).range(bounds)),
             AnyPager::Pool(pager) => On::Pool(Tree::new(pager, root).range(bounds)),
             AnyPager::Memory(pager) => On::Memory(Tree::new(pager, root).range(bounds)),
+            AnyPager::OverMmap(pager) => On::OverMmap(Tree::new(pager, root).range(bounds)),
+            AnyPager::OverPool(pager) => On::OverPool(Tree::new(pager, root).range(bounds)),
             #[cfg(test)]
             AnyPager::Modelled(pager) => On::Modelled(Tree::new(pager, root).range(bounds)),
+            #[cfg(test)]
+            AnyPager::OverModelled(pager) => On::OverModelled(Tree::new(pager, root).range(bounds)),
         };
         Range {
             core,

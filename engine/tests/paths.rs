@@ -231,6 +231,24 @@ fn as_nobody(test: &str, directory: &Path) {
     }
 }
 
+/// Makes a database that was not closed, of one commit that is only in its log; returns the log.
+fn left_open(path: &Path) -> PathBuf {
+    let (directory, original) = scratch();
+    let db = Database::create(&original).unwrap();
+    put(&db, "k", "only in the log");
+    let mut log = None;
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let from = entry.unwrap().path();
+        let name = from.file_name().unwrap().to_str().unwrap().to_owned();
+        let to = path.with_file_name(name.replace("test.bifolio", "crashed"));
+        if name.ends_with("-log.0000000000000001") {
+            log = Some(to.clone());
+        }
+        fs::copy(from, to).unwrap();
+    }
+    log.expect("a commit makes a log")
+}
+
 #[test]
 fn where_one_may_not_write_one_may_read() {
     const TEST: &str = "where_one_may_not_write_one_may_read";
@@ -238,10 +256,13 @@ fn where_one_may_not_write_one_may_read() {
         let (directory, path) = scratch();
         put(&Database::create(&path).unwrap(), "k", "v");
         fs::copy(&path, directory.path().join("secret")).unwrap();
+        let log = left_open(&directory.path().join("crashed"));
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         mode(&path, 0o444);
+        mode(&log, 0o444);
+        mode(&directory.path().join("crashed"), 0o444);
         mode(&directory.path().join("secret"), 0o000);
         mode(directory.path(), 0o555);
         let before = fs::read(&path).unwrap();
@@ -256,6 +277,11 @@ fn where_one_may_not_write_one_may_read() {
         let db = options(&choice).read_only(true).open(&path).unwrap();
         assert_eq!(value(&db, "k").unwrap(), b"v", "{name}");
         assert!(matches!(db.write(), Err(Error::ReadOnly)), "{name}");
+        drop(db);
+        // Its log is replayed in memory.
+        let crashed = directory.join("crashed");
+        let db = options(&choice).read_only(true).open(crashed).unwrap();
+        assert_eq!(value(&db, "k").unwrap(), b"only in the log", "{name}");
         drop(db);
         for (file, read_only) in [("test.bifolio", false), ("secret", true), ("new", false)] {
             let options = options(&choice).read_only(read_only);

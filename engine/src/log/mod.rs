@@ -33,9 +33,7 @@ pub use disk::Disk;
 pub use error::Error;
 #[cfg(test)]
 pub use error::Result;
-#[cfg(test)]
-pub use history::History;
-pub use history::Replay;
+pub use history::{History, Replay};
 pub use log::Log;
 pub use mark::LogMark;
 #[cfg(any(test, fuzzing))]
@@ -46,4 +44,5 @@ pub use real_disk::{DirectIo, RealDisk};
 pub use record::Record;
 pub use record_reader::RecordReader;
 pub use record_writer::RecordWriter;
+#[cfg(test)]
 pub use recover::Recovered;

@@ -39,6 +39,7 @@ pub enum DirectIo {
 pub struct RealDisk {
     directory: File,
     direct: DirectIo,
+    read_only: bool,
 }
 
 impl RealDisk {
@@ -52,7 +53,16 @@ impl RealDisk {
         Ok(RealDisk {
             directory: directory.into(),
             direct,
+            read_only: false,
         })
+    }
+
+    /// The same, for reading only: its files are opened so, and may be such as cannot be written.
+    pub fn for_reading(self) -> Self {
+        RealDisk {
+            read_only: true,
+            ..self
+        }
     }
 
     fn open_with(&self, name: &OsStr, create: OFlags) -> io::Result<Box<dyn DiskFile>> {
@@ -96,7 +106,11 @@ impl RealDisk {
     }
 
     fn open_file(&self, name: &OsStr, flags: OFlags) -> rustix::io::Result<File> {
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let access = match self.read_only {
+            true => OFlags::RDONLY,
+            false => OFlags::RDWR,
+        };
+        let flags = flags | access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(openat(
             &self.directory,
             name,

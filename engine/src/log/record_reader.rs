@@ -3,6 +3,7 @@
 use std::ops::{Bound, Range};
 
 use super::error::{Error, Result};
+use super::mark::LogMark;
 use super::record::{Parts, Record, Unparsed, parse};
 
 /// Where a commit's bytes come from: the payloads of its frames, one after another.
@@ -44,6 +45,14 @@ impl<'a> RecordReader<'a> {
             names: Vec::new(),
             selected: None,
         }
+    }
+
+    /// Bytes of log between `mark` and the frame that is being read.
+    pub fn bytes_since(&self, mark: &LogMark) -> u64 {
+        let (segment, offset) = self.pieces.place();
+        let position = mark.segment_bytes.saturating_mul(segment);
+        let position = position.saturating_add(offset);
+        position.saturating_sub(mark.position.get())
     }
 
     /// The next record; `None` after the last. Not an `Iterator`, because a record may lie in a

@@ -19,7 +19,7 @@ use crate::log::sim::{Fault, SimDisk, Survival};
 use crate::log::{self, SyncMethod};
 use crate::meta::Meta;
 use crate::options::LogPlace;
-use crate::recovery;
+use crate::recovery::{self, Progress};
 
 /// Both disks of a machine.
 pub(super) struct Machine {
@@ -39,7 +39,7 @@ impl Machine {
     /// two images of a moment must be of the same moment.
     pub fn open(self) -> Result<(Database, SimDisk)> {
         let (db, log) = self.assemble(1 << 40)?;
-        match recovery::recover(&db.open) {
+        match recovery::recover(&db.open, Progress::new(None)) {
             Ok(_) => Ok((db, log)),
             Err(error) => Err(db.open.poison(&error)),
         }
@@ -182,7 +182,12 @@ fn run(db: &Database, workload: &Workload, seed: u64, camera: &Camera) -> Result
     Ok(())
 }
 
-fn images(workload: &Workload, page_size: PageSize, seed: u64, seeds: u64) -> Vec<Image> {
+pub(super) fn images(
+    workload: &Workload,
+    page_size: PageSize,
+    seed: u64,
+    seeds: u64,
+) -> Vec<Image> {
     let (db, log) = Machine::new(page_size).open().unwrap();
     let camera = Camera::on(&db, &log, seeds);
     run(&db, workload, seed, &camera).unwrap();

@@ -9,6 +9,7 @@ mod metas;
 #[cfg(shuttle)]
 mod models;
 mod races;
+mod recovery;
 mod stamps;
 
 use std::collections::BTreeMap;

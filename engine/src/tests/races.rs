@@ -118,7 +118,7 @@ fn a_power_cut_at_any_operation_of_either_disk_during_recovery_is_only_another_o
         let expected: &[&str] = if barrier { &["a"] } else { &["a", "b"] };
         let (half, log) = cut(&db, &log).assemble(1 << 40).unwrap();
         let camera = Camera::on(&half, &log, 6);
-        recovery::recover(&half.open).unwrap();
+        recovery::recover(&half.open, recovery::Progress::new(None)).unwrap();
         log.unhook();
         for image in std::mem::take(&mut *camera.images.lock()) {
             let context = format!("barrier {barrier}, {}", image.moment);

@@ -90,6 +90,11 @@ impl WriteTxn {
         if open.read_only {
             return Err(Error::ReadOnly);
         }
+        Self::begin_replay(open)
+    }
+
+    /// As [`WriteTxn::begin`], also where what is replayed stays in memory.
+    pub(crate) fn begin_replay(open: Arc<Open>) -> Result<Self> {
         if open.is_pressed() {
             open.checkpoint(Pace::Urgent)?;
         }
