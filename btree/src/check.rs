@@ -31,6 +31,53 @@ pub struct Finding {
     pub page: PageId,
     /// What is wrong with it.
     pub what: String,
+    /// The keys whose entries are lost with it, or may be: where it cannot be read.
+    pub lost: Option<KeyRange>,
+}
+
+/// Keys from one to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first key; `None`: from the beginning.
+    pub from: Option<Vec<u8>>,
+    /// The first key that is not meant any more; `None`: to the end.
+    pub to: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    pub(crate) fn between((low, high): FenceRefs<'_>) -> Self {
+        KeyRange {
+            from: low.map(<[u8]>::to_vec),
+            to: high.map(<[u8]>::to_vec),
+        }
+    }
+
+    /// One key alone.
+    pub(crate) fn of(key: &[u8]) -> Self {
+        KeyRange {
+            from: Some(key.to_vec()),
+            to: Some([key, &[0]].concat()),
+        }
+    }
+
+    /// Whether `key` is among them.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.from.as_deref().is_none_or(|from| from <= key)
+            && self.to.as_deref().is_none_or(|to| key < to)
+    }
+}
+
+impl std::fmt::Display for KeyRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.from {
+            Some(from) => write!(f, "from \"{}\"", from.escape_ascii())?,
+            None => write!(f, "from the first")?,
+        }
+        match &self.to {
+            Some(to) => write!(f, " to before \"{}\"", to.escape_ascii()),
+            None => write!(f, " to the last"),
+        }
+    }
 }
 
 impl std::fmt::Display for Finding {
@@ -38,7 +85,11 @@ impl std::fmt::Display for Finding {
         for page in &self.path {
             write!(f, "{page} > ")?;
         }
-        write!(f, "{}: {}", self.page, self.what)
+        write!(f, "{}: {}", self.page, self.what)?;
+        match &self.lost {
+            Some(keys) => write!(f, "; with it, keys {keys}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -83,7 +134,7 @@ pub fn check<P: Pager>(pager: &P, root: Root, visit: &mut dyn FnMut(PageRef, Kin
         visit,
         report: Report::default(),
         path: Vec::new(),
-        seen: Vec::new(),
+        seen: Seen::default(),
     };
     if let Some(top) = root.page {
         checker.node(top, root.top_level(), (None, None));
@@ -96,29 +147,53 @@ pub fn check<P: Pager>(pager: &P, root: Root, visit: &mut dyn FnMut(PageRef, Kin
     checker.report
 }
 
-type FenceRefs<'k> = (Option<&'k [u8]>, Option<&'k [u8]>);
+pub(crate) type FenceRefs<'k> = (Option<&'k [u8]>, Option<&'k [u8]>);
 
 struct Checker<'c, P> {
     pager: &'c P,
     visit: &'c mut dyn FnMut(PageRef, Kind),
     report: Report,
     path: Vec<PageId>,
-    /// A bit for each page of the file: whether it was reached.
-    seen: Vec<u64>,
+    seen: Seen,
+}
+
+/// A bit for each page of the file: whether it was reached.
+#[derive(Default)]
+pub(crate) struct Seen(Vec<u64>);
+
+impl Seen {
+    /// Notes that a page was reached; `false` if it was before.
+    pub(crate) fn mark(&mut self, id: PageId, page_count: u64) -> bool {
+        if id.get() >= page_count {
+            return true; // reading it fails
+        }
+        let (word, bit) = ((id.get() / 64) as usize, 1 << (id.get() % 64));
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        let before = self.0[word];
+        self.0[word] |= bit;
+        before & bit == 0
+    }
 }
 
 impl<P: Pager> Checker<'_, P> {
     fn found(&mut self, at: PageRef, what: impl Into<String>) {
+        self.found_losing(at, what, None);
+    }
+
+    fn found_losing(&mut self, at: PageRef, what: impl Into<String>, lost: Option<KeyRange>) {
         self.report.findings.push(Finding {
             path: self.path.clone(),
             page: at.id,
             what: what.into(),
+            lost,
         });
     }
 
     /// A copy of the page, if it was not reached before and can be read.
-    fn reach(&mut self, at: PageRef, kind: Kind) -> Option<Vec<u8>> {
-        if !self.mark(at.id) {
+    fn reach(&mut self, at: PageRef, kind: Kind, lost: &dyn Fn() -> KeyRange) -> Option<Vec<u8>> {
+        if !self.seen.mark(at.id, self.pager.page_count()) {
             self.found(at, "the page is reached a second time");
             return None;
         }
@@ -128,26 +203,13 @@ impl<P: Pager> Checker<'_, P> {
             page.confirm()?;
             Ok(copy)
         });
-        copy.map_err(|error| self.found(at, error.to_string())).ok()
-    }
-
-    /// Notes that a page was reached; `false` if it was before.
-    fn mark(&mut self, id: PageId) -> bool {
-        if id.get() >= self.pager.page_count() {
-            return true; // reading it fails
-        }
-        let (word, bit) = ((id.get() / 64) as usize, 1 << (id.get() % 64));
-        if word >= self.seen.len() {
-            self.seen.resize(word + 1, 0);
-        }
-        let before = self.seen[word];
-        self.seen[word] |= bit;
-        before & bit == 0
+        copy.map_err(|error| self.found_losing(at, error.to_string(), Some(lost())))
+            .ok()
     }
 
     fn node(&mut self, at: PageRef, level: u8, fences: FenceRefs<'_>) {
         let kind = if level == 0 { Kind::Leaf } else { Kind::Branch };
-        let Some(image) = self.reach(at, kind) else {
+        let Some(image) = self.reach(at, kind, &|| KeyRange::between(fences)) else {
             return;
         };
         let damage = if level == 0 {
@@ -158,7 +220,7 @@ impl<P: Pager> Checker<'_, P> {
             self.branch(at, &image, level, fences)
         };
         if let Err(what) = damage {
-            self.found(at, what);
+            self.found_losing(at, what, Some(KeyRange::between(fences)));
         }
     }
 
@@ -184,12 +246,12 @@ impl<P: Pager> Checker<'_, P> {
                     return Err("a value overflows needlessly");
                 }
                 Value::Inline(_) => {}
-                Value::Overflow(overflow) => overflows.push(overflow),
+                Value::Overflow(overflow) => overflows.push((item.key.to_vec(), overflow)),
             }
         }
         self.path.push(at.id);
-        for overflow in overflows {
-            self.chain(overflow);
+        for (key, overflow) in overflows {
+            self.chain(&key, overflow);
         }
         self.path.pop();
         Ok(())
@@ -233,20 +295,23 @@ impl<P: Pager> Checker<'_, P> {
     }
 
     /// Follows the chain of a value. Each page has a part of the value, so it comes to an end.
-    fn chain(&mut self, overflow: Overflow) {
+    fn chain(&mut self, key: &[u8], overflow: Overflow) {
+        let lost = || KeyRange::of(key);
         let mut remaining = match bounded_len(self.pager, overflow) {
             Ok(len) => len,
-            Err(error) => return self.found(overflow.first, error.to_string()),
+            Err(error) => {
+                return self.found_losing(overflow.first, error.to_string(), Some(lost()));
+            }
         };
         let mut next = Some(overflow.first);
         let mut promised = None; // what the page before says of this one's run
         while let Some(at) = next {
-            let Some(image) = self.reach(at, Kind::Overflow) else {
+            let Some(image) = self.reach(at, Kind::Overflow, &lost) else {
                 return;
             };
             self.report.overflow_pages += 1;
             match chain_page(&image, at, remaining, promised) {
-                Err(what) => return self.found(at, what),
+                Err(what) => return self.found_losing(at, what, Some(lost())),
                 Ok(piece) => {
                     remaining -= piece.payload.len();
                     promised = piece.run.checked_sub(1);
@@ -296,7 +361,7 @@ pub(crate) fn layout_damage(page: &[u8]) -> Option<Damage> {
 }
 
 /// Header, prefix, slots, gap, cells and dead bytes cover the page; heads are those of the keys.
-fn layout<L: Layout>(node: &View<'_, L>) -> Result<(), Damage> {
+pub(crate) fn layout<L: Layout>(node: &View<'_, L>) -> Result<(), Damage> {
     let page = node.bytes();
     if page[RESERVED] != [0; 2] {
         return Err("reserved bytes are not zero");
@@ -337,7 +402,10 @@ fn layout<L: Layout>(node: &View<'_, L>) -> Result<(), Damage> {
 }
 
 /// The prefix is that of the fences; keys rise, lie between the fences, and are not too long.
-fn keys<L: Layout>(node: &View<'_, L>, (low, high): FenceRefs<'_>) -> Result<(), Damage> {
+pub(crate) fn keys<L: Layout>(
+    node: &View<'_, L>,
+    (low, high): FenceRefs<'_>,
+) -> Result<(), Damage> {
     let prefix = match (low, high) {
         (Some(low), Some(high)) => &low[..common_prefix(low, high)],
         _ => &[],

@@ -28,6 +28,7 @@ mod overflow;
 mod range;
 mod remove;
 mod root;
+mod salvage;
 mod search;
 mod source;
 #[cfg(any(test, feature = "testkit"))]
@@ -40,7 +41,7 @@ mod warm;
 mod write;
 
 pub use bulk::bulk_load;
-pub use check::{Finding, Report, check};
+pub use check::{Finding, KeyRange, Report, check};
 pub use cursor::Cursor;
 pub use dump::dump;
 pub use error::{Error, Result};
@@ -48,6 +49,7 @@ pub use node::max_key_len;
 pub use overflow::MAX_VALUE_LEN;
 pub use range::Range;
 pub use root::Root;
+pub use salvage::{Salvaged, salvage};
 pub use source::PageSource;
 pub use tree::{Entry, Tree};
 pub use walk::{retire_all, walk};

@@ -43,6 +43,15 @@ pub(crate) fn list<P: Pager>(pager: &P, catalogue: Root) -> Result<Vec<(String, 
     Ok(tables)
 }
 
+/// A table, from an entry of the catalogue.
+pub(crate) fn decode(name: &[u8], root: &[u8]) -> Result<(String, Root)> {
+    let lossy = || String::from_utf8_lossy(name).into_owned();
+    let utf8 = std::str::from_utf8(name).map_err(|_| corrupt_entry(&lossy(), "it is not UTF-8"))?;
+    check_name(utf8)?;
+    let root = decode_entry(root).map_err(|why| corrupt_entry(utf8, why))?;
+    Ok((utf8.to_owned(), root))
+}
+
 fn decode_entry(bytes: &[u8]) -> Result<Root, &'static str> {
     if bytes.len() != Root::LEN {
         return Err("it has another length");

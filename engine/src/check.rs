@@ -8,10 +8,10 @@ use std::fmt;
 use bifolio_btree::{self as btree, Finding};
 use bifolio_pager::{Error as PagerError, PageId, Pager, first_page};
 
-use crate::catalogue;
 use crate::core::{Committed, with_pager};
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::salvage;
 use crate::space::{self, Found};
 
 /// What a check of the whole file found.
@@ -27,11 +27,14 @@ pub struct CheckReport {
     pub reached_pages: u64,
     /// Pages below the end that are free.
     pub free_pages: u64,
+    /// Pages of which it is not known what they are, because what leads to them is damaged.
+    pub hidden_pages: u64,
     /// Page numbers from here on were never used.
     pub end_pages: u64,
 }
 
-/// One thing that is wrong.
+/// One thing that is wrong. The finding names the page, the way to it from the top of the tree or of
+/// the map, and the keys, or the pages, of which nothing is known because of it.
 #[derive(Clone, Debug)]
 pub struct CheckFinding {
     /// Where: `"catalogue"`, `"allocation map"`, or a table's name in quotes.
@@ -59,6 +62,9 @@ impl fmt::Display for CheckReport {
             self.end_pages,
             if self.is_clean() { "whole" } else { "DAMAGED" }
         )?;
+        if self.hidden_pages > 0 {
+            writeln!(f, "{} pages hidden by the damage", self.hidden_pages)?;
+        }
         for CheckFinding { place, finding } in &self.findings {
             writeln!(f, "{place}: {finding}")?;
         }
@@ -98,6 +104,7 @@ struct Check<'c, P> {
     report: CheckReport,
     reached: Bits,
     free: Bits,
+    map_is_damaged: bool,
 }
 
 impl<'c, P: Pager> Check<'c, P> {
@@ -114,20 +121,31 @@ impl<'c, P: Pager> Check<'c, P> {
             report,
             reached: Bits::new(pages),
             free: Bits::new(pages),
+            map_is_damaged: false,
         }
     }
 
     fn run(mut self) -> Result<CheckReport> {
         self.map();
         self.tree("catalogue", self.at.catalogue);
-        match catalogue::list(self.pager, self.at.catalogue) {
-            Ok(tables) => {
-                for (name, root) in tables {
-                    self.report.tables += 1;
-                    self.report.entries += self.tree(&format!("{name:?}"), root);
-                }
-            }
-            Err(error) => self.find("catalogue", PageId::new(0), error.to_string()),
+        // What cannot be read of the catalogue's pages is found already; the tables behind it are
+        // gone through all the same.
+        let mut no_tables = Vec::new();
+        let tables = salvage::tables(self.pager, self.at.catalogue, &mut |finding| {
+            no_tables.push(finding);
+        });
+        let known = &self.report.findings;
+        let is_new = |finding: &Finding| known.iter().all(|known| known.finding != *finding);
+        no_tables.retain(is_new);
+        let place = "catalogue".to_owned();
+        let no_tables = no_tables.into_iter().map(|finding| CheckFinding {
+            place: place.clone(),
+            finding,
+        });
+        self.report.findings.extend(no_tables);
+        for (name, root) in tables {
+            self.report.tables += 1;
+            self.report.entries += self.tree(&format!("{name:?}"), root);
         }
         self.compare();
         Ok(self.report)
@@ -136,7 +154,7 @@ impl<'c, P: Pager> Check<'c, P> {
     fn map(&mut self) {
         let place = "allocation map";
         let (pager, root) = (self.pager, self.at.map());
-        let mut twice = Vec::new();
+        let (mut twice, mut damaged) = (Vec::new(), false);
         let (report, reached, free) = (&mut self.report, &mut self.reached, &mut self.free);
         space::walk(pager, root, &mut |found| match found {
             Found::Page(page, _) => {
@@ -148,6 +166,7 @@ impl<'c, P: Pager> Check<'c, P> {
                 free.insert(PageId::new(number));
             }),
             Found::Damage { path, error, hides } => {
+                damaged = true;
                 let page = match &error {
                     PagerError::Corrupt { page, .. } => *page,
                     _ => PageId::new(0),
@@ -157,6 +176,7 @@ impl<'c, P: Pager> Check<'c, P> {
                     path: path.to_vec(),
                     page,
                     what,
+                    lost: None,
                 };
                 report.findings.push(CheckFinding {
                     place: place.to_owned(),
@@ -164,6 +184,7 @@ impl<'c, P: Pager> Check<'c, P> {
                 });
             }
         });
+        self.map_is_damaged = damaged;
         for page in twice {
             self.find(place, page, "the page is reached a second time".to_owned());
         }
@@ -194,12 +215,16 @@ impl<'c, P: Pager> Check<'c, P> {
     /// Every page below the end is reached or free, and not both.
     fn compare(&mut self) {
         let first = first_page(self.pager.geometry()).get();
+        // What hangs below damage is no damage of its own.
+        let hides = |found: &CheckFinding| found.finding.lost.is_some();
+        let is_hidden = self.map_is_damaged || self.report.findings.iter().any(hides);
         for number in first..self.reached.len() {
             let page = PageId::new(number);
             match (self.reached.contains(page), self.free.contains(page)) {
                 (true, false) => self.report.reached_pages += 1,
                 (false, true) => self.report.free_pages += 1,
                 (true, true) => self.find("allocation map", page, "in use, but free".to_owned()),
+                (false, false) if is_hidden => self.report.hidden_pages += 1,
                 (false, false) => {
                     self.find("allocation map", page, "neither in use nor free".to_owned());
                 }
@@ -212,6 +237,7 @@ impl<'c, P: Pager> Check<'c, P> {
             path: Vec::new(),
             page,
             what,
+            lost: None,
         };
         self.report.findings.push(CheckFinding {
             place: place.to_owned(),

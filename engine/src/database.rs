@@ -3,13 +3,14 @@
 //! What an open database is made of is in `core.rs`.
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bifolio_pager::sync::thread::{self, JoinHandle};
-use bifolio_pager::{Counters, MemPager, MetaSlot, PageSize, Pager};
+use bifolio_pager::{Counters, Geometry, MemPager, MetaSlot, PageSize, Pager};
 use bifolio_pager_bufpool::{BufPool, PoolOptions};
 use bifolio_pager_mmap::{MmapOptions, MmapPager};
 
@@ -280,50 +281,19 @@ impl Database {
             slot,
             len,
         } = opened;
-        let max_bytes = options.max_bytes.min(file::size_limit()).max(len);
         // What a read-only opener has to replay stays in memory.
         let in_memory = meta
             .log
             .filter(|_| options.read_only && !meta.clean)
             .is_some();
-        let limit_bytes = options.recovery_memory_bytes;
-        let pager = match &options.pager {
-            PagerChoice::Memory => {
-                return Err(Error::BadOption(
-                    "the memory pager has no file to open".to_owned(),
-                ));
+        let pager = match (open_pager(file, meta.geometry(), len, options)?, in_memory) {
+            (AnyPager::Mmap(pager), true) => {
+                AnyPager::OverMmap(Overlay::new(pager, options.recovery_memory_bytes))
             }
-            PagerChoice::Mmap(config) => {
-                let options = MmapOptions {
-                    read_only: options.read_only,
-                    max_bytes,
-                    advice: config.advice,
-                    write_style: config.write_style,
-                    memory_bytes: config.memory_bytes,
-                    ..MmapOptions::default()
-                };
-                let pager = MmapPager::open(file, meta.geometry(), options)?;
-                match in_memory {
-                    true => AnyPager::OverMmap(Overlay::new(pager, limit_bytes)),
-                    false => AnyPager::Mmap(pager),
-                }
+            (AnyPager::Pool(pager), true) => {
+                AnyPager::OverPool(Overlay::new(pager, options.recovery_memory_bytes))
             }
-            PagerChoice::Pool(config) => {
-                let options = PoolOptions {
-                    budget_bytes: pool_bytes(config.size)?,
-                    policy: config.policy,
-                    io: config.io,
-                    direct: config.direct,
-                    trace: config.trace.clone(),
-                    read_only: options.read_only,
-                    max_bytes,
-                };
-                let pager = BufPool::open(file, meta.geometry(), options)?;
-                match in_memory {
-                    true => AnyPager::OverPool(Overlay::new(pager, limit_bytes)),
-                    false => AnyPager::Pool(pager),
-                }
-            }
+            (pager, _) => pager,
         };
         let keeping = if options.read_only {
             Keeping::Nothing
@@ -395,6 +365,46 @@ impl Database {
             }),
         })
     }
+}
+
+/// The pager that is asked for, on a file of `len` bytes.
+pub(crate) fn open_pager(
+    file: File,
+    geometry: Geometry,
+    len: u64,
+    options: &Options,
+) -> Result<AnyPager> {
+    let max_bytes = options.max_bytes.min(file::size_limit()).max(len);
+    Ok(match &options.pager {
+        PagerChoice::Memory => {
+            return Err(Error::BadOption(
+                "the memory pager has no file to open".to_owned(),
+            ));
+        }
+        PagerChoice::Mmap(config) => {
+            let options = MmapOptions {
+                read_only: options.read_only,
+                max_bytes,
+                advice: config.advice,
+                write_style: config.write_style,
+                memory_bytes: config.memory_bytes,
+                ..MmapOptions::default()
+            };
+            AnyPager::Mmap(MmapPager::open(file, geometry, options)?)
+        }
+        PagerChoice::Pool(config) => {
+            let options = PoolOptions {
+                budget_bytes: pool_bytes(config.size)?,
+                policy: config.policy,
+                io: config.io,
+                direct: config.direct,
+                trace: config.trace.clone(),
+                read_only: options.read_only,
+                max_bytes,
+            };
+            AnyPager::Pool(BufPool::open(file, geometry, options)?)
+        }
+    })
 }
 
 fn access(options: &Options) -> Access {

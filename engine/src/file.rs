@@ -59,7 +59,7 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<Opened> {
 }
 
 /// Opens and locks an existing file, whatever it holds.
-fn open_locked(path: &Path, access: Access) -> Result<(File, Lock)> {
+pub(crate) fn open_locked(path: &Path, access: Access) -> Result<(File, Lock)> {
     // Before it is opened: opening a pipe waits for its other end, and a device may do anything.
     let kind = std::fs::metadata(path).map_err(|error| Error::file("open", path, error))?;
     require_regular(path, &kind)?;
@@ -215,9 +215,16 @@ fn read_newest_meta(file: &File, path: &Path) -> Result<(Meta, MetaSlot)> {
     if inspect(file, path)?.len() == 0 {
         return Err(not_ours(path, "it is empty"));
     }
-    let a = read_slot(file, path, MetaSlot::A)?;
-    let b = read_slot(file, path, MetaSlot::B)?;
+    let [a, b] = read_slots(file, path)?;
     newest_of(path, a, b)
+}
+
+/// What the two slots hold.
+pub(crate) fn read_slots(file: &File, path: &Path) -> Result<[Result<Meta, Unreadable>; 2]> {
+    Ok([
+        read_slot(file, path, MetaSlot::A)?,
+        read_slot(file, path, MetaSlot::B)?,
+    ])
 }
 
 /// The newer one of what the two slots hold (meta.rs, invariants 2 and 3).
@@ -284,7 +291,7 @@ fn read_slot(file: &File, path: &Path, slot: MetaSlot) -> Result<Result<Meta, Un
     Ok(Meta::decode_slot(&bytes[..filled]))
 }
 
-fn inspect(file: &File, path: &Path) -> Result<Metadata> {
+pub(crate) fn inspect(file: &File, path: &Path) -> Result<Metadata> {
     file.metadata()
         .map_err(|error| Error::file("inspect", path, error))
 }

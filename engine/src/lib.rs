@@ -63,12 +63,13 @@ mod range;
 mod read;
 mod recovery;
 mod registry;
+mod salvage;
 mod space;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use bifolio_btree::{Error as TreeError, Finding, MAX_VALUE_LEN, max_key_len};
+pub use bifolio_btree::{Error as TreeError, Finding, KeyRange, MAX_VALUE_LEN, max_key_len};
 pub use bifolio_pager::{Counters, Error as PagerError, PageId, PageSize, Version};
 pub use catalogue::MAX_NAME_LEN;
 pub use check::{CheckFinding, CheckReport};
@@ -85,4 +86,5 @@ pub use options::{
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
 pub use recovery::{RecoveryProgress, RecoveryReport};
+pub use salvage::{SalvageReport, SalvagedFrom, salvage};
 pub use write::{TableMut, WriteBatch, WriteTxn};

@@ -266,6 +266,14 @@ impl Meta {
     }
 }
 
+/// The seeds that the copies of a record in a slot name, whether or not the copies can be read.
+pub(crate) fn seeds(slot: &[u8]) -> Vec<u64> {
+    let copies = [Some(0), slot.len().checked_sub(RECORD_LEN)];
+    let copies = copies.into_iter().flatten();
+    let ids = copies.filter_map(|at| slot.get(at..at + RECORD_LEN)?[FILE_ID].first_chunk());
+    ids.map(|id| u64::from_le_bytes(*id)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
