@@ -185,6 +185,7 @@ impl Database {
     }
 
     fn warmed(&self, batch: &WriteBatch) -> Result<WriteTxn> {
+        self.open.refuse_in_child()?;
         self.open.refuse_if_failed()?;
         batch.warm(&self.open)?;
         let mut txn = self.write()?;
