@@ -91,6 +91,12 @@ impl Error {
         }
     }
 
+    /// Whether the disk, or what this user may have of it, is full.
+    pub(super) fn is_no_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     #[cold]
     pub(super) fn io(operation: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         Error::Io {

@@ -18,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use bifolio_pager::sync::Mutex;
-use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
+use bifolio_pager::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::buffer::AlignedBuf;
 use super::disk::{Disk, DiskFile};
@@ -92,6 +92,8 @@ pub(super) struct Files {
     spares_kept: usize,
     namespace: Mutex<Namespace>,
     spares: Mutex<VecDeque<Segment>>,
+    /// The last spare was taken, and nobody has tried to make another since.
+    wants_spare: AtomicBool,
     pub created: AtomicU64,
     pub recycled: AtomicU64,
     pub removed: AtomicU64,
@@ -118,6 +120,7 @@ impl Files {
             spares_kept,
             namespace: Mutex::new(Namespace { numbers }),
             spares: Mutex::default(),
+            wants_spare: AtomicBool::new(false),
             created: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             removed: AtomicU64::new(0),
@@ -148,11 +151,11 @@ impl Files {
     /// # Panics
     /// If it is not `number`, or [`Files::ensure_spare`] was not called before.
     pub fn take(&self, number: u64) -> Segment {
-        let segment = self
-            .spares
-            .lock()
-            .pop_front()
-            .expect("a spare is ready (invariant 2)");
+        let mut spares = self.spares.lock();
+        let segment = spares.pop_front().expect("a spare is ready (invariant 2)");
+        if spares.is_empty() {
+            self.wants_spare.store(true, Ordering::Relaxed);
+        }
         assert_eq!(
             segment.number, number,
             "spares follow the current segment (invariant 4)"
@@ -170,14 +173,26 @@ impl Files {
         if !self.spares.lock().is_empty() {
             return Ok(()); // somebody else was about to
         }
-        self.make(&mut namespace)
+        match self.make(&mut namespace)? {
+            Made::Spare => Ok(()),
+            Made::NoRoom(error) => Err(error),
+        }
     }
 
-    /// Makes spares until there are `wanted`.
+    /// Whether the last spare was taken since anybody tried to make one.
+    pub fn wants_spare(&self) -> bool {
+        self.wants_spare.load(Ordering::Relaxed)
+    }
+
+    /// Makes spares until there are `wanted`, or as many as there is room for.
     pub fn prepare(&self, wanted: usize) -> Result<()> {
+        self.wants_spare.store(false, Ordering::Relaxed);
         let mut namespace = self.namespace.lock();
         while self.spares.lock().len() < wanted {
-            self.make(&mut namespace)?;
+            match self.make(&mut namespace)? {
+                Made::Spare => {}
+                Made::NoRoom(_) => break, // nobody relies on it yet
+            }
         }
         Ok(())
     }
@@ -230,23 +245,36 @@ impl Files {
         Ok(())
     }
 
-    /// Makes a segment's file in the order of invariant 1: length and content, then the name.
-    fn make(&self, namespace: &mut Namespace) -> Result<()> {
+    /// Makes a segment's file in the order of invariant 1: length and content, then the name. Where
+    /// there is no room for it, all is as before.
+    fn make(&self, namespace: &mut Namespace) -> Result<Made> {
         let (temporary, number) = (self.names.temporary(), namespace.next());
         let name = self.names.segment(number);
-        let file = self
-            .disk
-            .create(&temporary)
-            .map_err(|error| io("creating", &temporary, error))?;
-        self.fill(&*file)
-            .map_err(|error| io("allocating", &temporary, error))?;
+        let created = self.disk.create(&temporary);
+        let file = match created.map_err(|error| io("creating", &temporary, error)) {
+            Ok(file) => file,
+            Err(error) if error.is_no_room() => return Ok(Made::NoRoom(error)),
+            Err(error) => return Err(error),
+        };
+        match self.fill(&*file) {
+            Ok(()) => {}
+            Err(error) => {
+                let error = io("allocating", &temporary, error);
+                if !error.is_no_room() {
+                    return Err(error);
+                }
+                drop(file);
+                remove_temporary(&*self.disk, &self.names)?;
+                return Ok(Made::NoRoom(error));
+            }
+        }
         self.disk
             .rename(&temporary, &name)
             .map_err(|error| io("renaming", &temporary, error))?;
         self.name_is_new(namespace, number)?;
         self.spares.lock().push_back(Segment { number, file });
         self.created.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(Made::Spare)
     }
 
     /// Zeros are written, and not only allocated: the sync of a later overwrite then has no
@@ -272,6 +300,13 @@ impl Files {
             .sync_directory()
             .map_err(|error| Error::io("syncing the log's directory", error))
     }
+}
+
+/// What came of making a segment.
+enum Made {
+    Spare,
+    /// The disk, or what this user may have of it, is full.
+    NoRoom(Error),
 }
 
 impl Namespace {

@@ -35,7 +35,7 @@ use super::error::{Error, Result};
 use super::files::Files;
 use super::gather::Gathering;
 use super::mark::LogMark;
-use super::options::LogCounters;
+use super::options::{LogCounters, SyncMethod};
 use super::position::{Layout, Position};
 use super::queue::{Progress, Queue};
 use super::record_writer::RecordWriter;
@@ -51,6 +51,7 @@ pub struct Log {
     appender: Mutex<Appender>,
     state: Mutex<State>,
     writer: Mutex<Writer>,
+    method: SyncMethod,
     /// A copy of [`State::durable`] that can be read without the lock.
     durable: AtomicU64,
     /// The leader that waits for company.
@@ -141,6 +142,7 @@ impl Log {
                 record_bytes: 0,
             }),
             state: Mutex::new(state),
+            method: writer.method(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(start.get()),
             gathered: Condvar::new(),
@@ -298,6 +300,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Poisoned`].
+    #[cfg(test)]
     pub fn sync(&self) -> Result<()> {
         self.wait_durable(self.end())
     }
@@ -444,7 +447,8 @@ impl Log {
     }
 
     /// Makes spare segments until `count` are ready, so that no commit has to. Slow; others go on
-    /// meanwhile.
+    /// meanwhile. Where the disk is full it makes none, and nothing is lost: the commit that needs the
+    /// segment tries again, and fails if it must.
     ///
     /// # Errors
     /// The first operation that failed. The log is poisoned then.
@@ -457,6 +461,16 @@ impl Log {
         work(&self.files).inspect_err(|error| {
             self.fail(&mut self.state.lock(), &error.to_string());
         })
+    }
+
+    /// Whether [`prepare`](Self::prepare) would help: a segment was begun, and no spare is left.
+    pub fn wants_spare(&self) -> bool {
+        self.files.wants_spare()
+    }
+
+    /// How commits are made durable: what was asked for, or what the probe chose.
+    pub fn sync_method(&self) -> SyncMethod {
+        self.method
     }
 
     /// The first failure, if there was one: the log is poisoned then.

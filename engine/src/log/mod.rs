@@ -36,9 +36,7 @@ pub use error::Result;
 pub use history::{History, Replay};
 pub use log::Log;
 pub use mark::LogMark;
-#[cfg(any(test, fuzzing))]
-pub use options::SyncMethod;
-pub use options::{LogCounters, Options};
+pub use options::{LogCounters, Options, SyncMethod};
 pub use position::Position;
 pub use real_disk::{DirectIo, RealDisk};
 pub use record::Record;

@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::frame::MAX_PAYLOAD;
 use super::position::Layout;
 
-/// How a group of commits is made durable.
+/// How the log makes a group of commits durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SyncMethod {
     /// Whichever of the two a short measurement finds faster when the log is opened.

@@ -73,6 +73,8 @@ struct State {
     syncs: u64,
     fault: Option<(u64, Fault)>,
     off: bool,
+    /// What making a file fails with.
+    full: Option<io::ErrorKind>,
     random: u64,
 }
 
@@ -142,6 +144,11 @@ impl SimDisk {
     /// Makes the operation with this index fail.
     pub fn fail_at(&self, operation: u64, fault: Fault) {
         self.shared.state.lock().fault = Some((operation, fault));
+    }
+
+    /// From now on no file can be made: the disk is full.
+    pub fn refuse_new_files(&self, kind: io::ErrorKind) {
+        self.shared.state.lock().full = Some(kind);
     }
 
     /// What a power cut now would leave: a disk of its own.
@@ -349,6 +356,9 @@ impl Disk for SimDisk {
     fn create(&self, name: &OsStr) -> io::Result<Box<dyn DiskFile>> {
         self.whole_operation()?;
         let mut state = self.shared.state.lock();
+        if let Some(kind) = state.full {
+            return Err(kind.into());
+        }
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }

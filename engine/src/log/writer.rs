@@ -58,6 +58,11 @@ impl Writer {
         }
     }
 
+    /// How groups are synced.
+    pub fn method(&self) -> SyncMethod {
+        self.method
+    }
+
     /// Seals, writes and syncs a group that lies at `start`.
     ///
     /// # Errors

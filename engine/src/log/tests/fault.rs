@@ -35,7 +35,7 @@ fn whatever_operation_fails_the_log_is_poisoned_and_loses_nothing_acknowledged()
         Fault::Partly,
         Fault::PowerOff,
     ];
-    let (mut failed, mut images) = (0, 0);
+    let (mut failed, mut absorbed, mut images) = (0, 0, 0);
     for fault in faults {
         for at in 0.. {
             let (disk, log, mark) = create(at, options(4096));
@@ -43,8 +43,18 @@ fn whatever_operation_fails_the_log_is_poisoned_and_loses_nothing_acknowledged()
             disk.fail_at(first + at, fault);
             let (mut appended, mut acknowledged) = (Vec::new(), 0);
             let outcome = work(&log, &mut appended, &mut acknowledged);
-            if outcome.is_ok() {
+            if outcome.is_ok() && disk.operations() <= first + at {
                 break; // there was no such operation
+            }
+            if outcome.is_ok() {
+                // No room for a segment that was made ahead of need. Nobody relied on it.
+                assert!(log.failure().is_none(), "{fault:?} at {at}");
+                log.sync().unwrap();
+                let image = disk.power_cut(at, Survival::Nothing);
+                let found = recover(&image, &mark, options(4096)).unwrap().2;
+                assert_eq!(found, appended, "{fault:?} at {at}");
+                (absorbed, images) = (absorbed + 1, images + 1);
+                continue;
             }
             failed += 1;
             // Poisoned for good, with the first failure kept, and not one operation more.
@@ -83,7 +93,36 @@ fn whatever_operation_fails_the_log_is_poisoned_and_loses_nothing_acknowledged()
             }
         }
     }
-    println!("{failed} injected failures, {images} images");
+    println!("{failed} injected failures, {absorbed} without harm, {images} images");
+    assert!(absorbed > 0, "{absorbed}");
+}
+
+#[test]
+fn a_full_disk_harms_only_the_commit_that_needs_the_segment() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+        let (disk, log, _) = create(1, options(4096));
+        let files = || super::super::disk::Disk::list(&disk).unwrap();
+        let before = files();
+        // Creating, allocating, writing, syncing: whatever it is that does not fit.
+        for at in 0..4 {
+            disk.fail_at(disk.operations() + at, Fault::Error(kind));
+            log.prepare(3).unwrap();
+            assert!(log.failure().is_none(), "{kind:?} at {at}");
+            assert_eq!(files(), before, "nothing is left of it");
+        }
+        assert!(
+            !log.wants_spare(),
+            "it is not tried again before it is needed"
+        );
+        disk.refuse_new_files(kind);
+        let commit = |version| log.wait_durable(append(&log, version).1);
+        let fitting = (1..).take_while(|&version| commit(version).is_ok()).count();
+        assert!(fitting > 3, "the segment at hand is used up: {fitting}");
+        let failed = log.sync().unwrap_err();
+        let told = failed.to_string();
+        assert!(matches!(failed, Error::Poisoned { .. }), "{told}");
+        assert!(told.contains("creating"), "{told}");
+    }
 }
 
 #[test]
