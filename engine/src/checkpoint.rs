@@ -13,14 +13,14 @@
 //!
 //! A failure leaves it unknown what reached storage, so it poisons the database.
 //!
-//! The background thread rests on a [`Bell`]: it wakes when somebody rings, or when its interval
-//! is over, and then syncs the log for commits that nobody waits for.
+//! The background thread rests on a [`Bell`]: it wakes when somebody rings, or when a version has
+//! been without a checkpoint for long. When one is due is decided in `pace.rs`. It also makes the
+//! log's next segment, so that no commit has to; it syncs nothing (`syncer.rs`).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bifolio_pager::sync::{Condvar, Mutex, thread};
 use bifolio_pager::{Flushed, MetaSlot, PageRef, Pager, Result as PagerResult, Version};
 
 use crate::core::{Committed, Core, Keeping, Writer, with_pager};
@@ -28,14 +28,11 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::log::{Log, Position};
 use crate::meta::Meta;
+use crate::pace::Pace;
 
-/// Pages that a paced checkpoint writes before it pauses.
-const CHUNK_PAGES: usize = 256;
-/// The longest pause; the usual one is as long as the chunk before it took, so that a checkpoint
-/// takes at most half of the device.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// A version that is not checkpointed for this long is, even if little was logged.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Pages that a paced checkpoint writes before it pauses: a commit that meets them waits for a
+/// quarter of a megabyte.
+const CHUNK_PAGES: usize = 64;
 
 /// The newest durable meta, and the slot it is in.
 pub(crate) struct Metas {
@@ -43,16 +40,7 @@ pub(crate) struct Metas {
     pub slot: MetaSlot,
 }
 
-/// How much of a hurry a checkpoint is in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// Nobody waits: leave half of the device to others, and sync the log this often meanwhile.
-    Relaxed { sync_interval: Duration },
-    /// Somebody waits.
-    Urgent,
-}
-
-/// What wakes the background thread.
+/// What wakes the background thread. (Why these are `std`'s locks: `syncer.rs`.)
 #[derive(Default)]
 pub(crate) struct Bell {
     state: Mutex<Rung>,
@@ -62,29 +50,42 @@ pub(crate) struct Bell {
 #[derive(Clone, Copy, Default)]
 struct Rung {
     wanted: bool,
+    nudged: bool,
     stop: bool,
 }
 
 impl Bell {
+    fn lock(&self) -> MutexGuard<'_, Rung> {
+        // Nothing is half done in it at any time.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A checkpoint is due.
     pub fn ring(&self) {
-        self.state.lock().wanted = true;
+        self.lock().wanted = true;
+        self.condvar.notify_one();
+    }
+
+    /// The log wants a spare segment.
+    pub fn nudge(&self) {
+        self.lock().nudged = true;
         self.condvar.notify_one();
     }
 
     /// The database is about to be closed.
     pub fn stop(&self) {
-        self.state.lock().stop = true;
+        self.lock().stop = true;
         self.condvar.notify_one();
     }
 
     fn wait(&self, patience: Duration) -> Rung {
-        let mut state = self.state.lock();
-        if !state.wanted && !state.stop {
-            self.condvar.wait_for(&mut state, patience);
+        let mut state = self.lock();
+        if !state.wanted && !state.nudged && !state.stop {
+            let woken = self.condvar.wait_timeout(state, patience);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         let rung = *state;
-        state.wanted = false;
+        (state.wanted, state.nudged) = (false, false);
         rung
     }
 }
@@ -95,12 +96,16 @@ struct Chosen {
     pages: Vec<PageRef>,
     log_end: Option<Position>,
     next_version: Version,
+    begun: Instant,
 }
 
 impl Core {
     /// Makes the current version durable by its pages. Does nothing if it is already. Waits for a
-    /// running checkpoint, and for the write transaction to end.
+    /// running checkpoint, and for the write transaction to end; refuses where that is this thread's.
     pub fn checkpoint(&self, pace: Pace) -> Result<()> {
+        // First: a checkpoint that has the metas may be waiting for that very transaction.
+        self.refuse_if_held_here()?;
+        let _hurry = self.tally.hurry(pace);
         let mut metas = self.metas.lock();
         let writer = self.take_writer()?;
         self.checkpoint_with(&mut metas, writer, pace, false)
@@ -167,6 +172,7 @@ impl Core {
         if writer.next_version.get() >= self.floor.load(Ordering::Relaxed) {
             self.raise_floor(pager, metas, writer.next_version)?;
         }
+        let begun = Instant::now();
         let current = self.newest();
         writer.release(pager, &current)?;
         let version = writer.next_version;
@@ -176,6 +182,7 @@ impl Core {
         let mut pages: Vec<_> = writer.pending.drain().collect();
         pages.extend(stored.pages);
         pages.sort_unstable();
+        self.tally.note_chosen(pages.len());
         let log_end = self.log.get().map(Log::end);
         let map = Some(stored.root);
         let committed = Committed {
@@ -189,6 +196,7 @@ impl Core {
             pages,
             log_end,
             next_version: writer.next_version,
+            begun,
         })
     }
 
@@ -205,10 +213,11 @@ impl Core {
             pages,
             log_end,
             next_version,
+            begun,
         } = chosen;
         let log_end = *log_end;
-        if let Pace::Relaxed { sync_interval } = pace {
-            self.write_ahead(pager, pages, sync_interval)?;
+        if pace == Pace::Relaxed {
+            self.write_ahead(pager, pages);
         }
         let flushed = pager.flush(pages)?;
         let mut log = None;
@@ -225,6 +234,7 @@ impl Core {
         };
         self.write_meta(pager, metas, flushed, meta)?;
         self.note_checkpoint(Arc::clone(at));
+        self.tally.note_completed(*begun);
         if let (Some(open), Some(end)) = (self.log.get(), log_end) {
             self.log_start.store(end.get(), Ordering::Release);
             open.recycle(end)?;
@@ -232,30 +242,13 @@ impl Core {
         Ok(())
     }
 
-    /// Writes pages before the flush has to, with pauses. That may take long, and commits that
-    /// nobody waits for are not to wait for it.
-    fn write_ahead<P: Pager>(
-        &self,
-        pager: &P,
-        pages: &[PageRef],
-        sync_interval: Duration,
-    ) -> Result<()> {
-        let mut synced = Instant::now();
+    /// Writes pages before the flush has to, with pauses.
+    fn write_ahead<P: Pager>(&self, pager: &P, pages: &[PageRef]) {
         for chunk in pages.chunks(CHUNK_PAGES) {
             let begun = Instant::now();
             pager.write_back(chunk);
-            if !self.is_pressed() {
-                thread::sleep(begun.elapsed().min(LONGEST_PAUSE));
-            }
-            if let Some(log) = self.log.get()
-                && synced.elapsed() >= sync_interval
-            {
-                log.sync()?;
-                self.note_durable();
-                synced = Instant::now();
-            }
+            self.pause(begun.elapsed());
         }
-        Ok(())
     }
 
     /// Before the first version at or above the floor: writes a meta that raises it, and says that
@@ -342,52 +335,23 @@ impl Core {
         }
     }
 
-    /// Bytes of log that recovery would have to replay now.
-    fn log_bytes(&self) -> u64 {
-        let Some(log) = self.log.get() else { return 0 };
-        // First where it begins: a checkpoint may move that, to where the end was at some time.
-        let start = self.log_start.load(Ordering::Acquire);
-        log.end().get() - start
-    }
-
-    /// Whether the log is so long that writers have to wait.
-    pub fn is_pressed(&self) -> bool {
-        matches!(&self.keeping, Keeping::Log(place) if self.log_bytes() > 2 * place.limit_bytes)
-    }
-
-    /// After a commit: rings if a checkpoint is due.
-    pub fn ring_if_due(&self) {
-        if let Keeping::Log(place) = &self.keeping
-            && self.log_bytes() > place.limit_bytes
-        {
-            self.bell.ring();
-        }
-    }
-
     /// The background thread's work, until it is told to stop or something fails.
     pub fn run_checkpoints(&self, interval: Duration) {
         let mut last = Instant::now();
         loop {
-            let rung = self.bell.wait(interval);
+            let rung = self.bell.wait(interval.saturating_sub(last.elapsed()));
             if rung.stop || self.refuse_if_failed().is_err() {
                 return;
             }
             // With a segment ready, no commit has to wait until one is made.
-            let tended = self
-                .log
-                .get()
-                .map_or(Ok(()), |log| log.sync().and_then(|()| log.prepare(1)));
-            if let Err(error) = tended {
+            let prepared = self.log.get().map_or(Ok(()), |log| log.prepare(1));
+            if let Err(error) = prepared {
                 self.poison(&Error::from(error));
                 return;
             }
-            self.note_durable();
-            if rung.wanted || last.elapsed() > LONGEST_WAIT {
+            if rung.wanted || last.elapsed() >= interval {
                 last = Instant::now();
-                let pace = Pace::Relaxed {
-                    sync_interval: interval,
-                };
-                if self.checkpoint(pace).is_err() {
+                if self.checkpoint(Pace::Relaxed).is_err() {
                     return; // the database is poisoned, and whoever writes next is told
                 }
             }

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bifolio_btree::Root;
-use bifolio_pager::sync::atomic::AtomicU64;
+use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
 use bifolio_pager::sync::{Condvar, Mutex, RwLock, thread};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
 use bifolio_pager_bufpool::BufPool;
@@ -38,7 +38,9 @@ use crate::log::{Log, Position, RecordWriter};
 use crate::meta::Meta;
 use crate::options::LogPlace;
 use crate::overlay::Overlay;
+use crate::pace::{Background, Tally};
 use crate::space::{MapRoot, Space};
+use crate::syncer::Syncer;
 
 /// The pager that runs.
 pub(crate) enum AnyPager {
@@ -137,6 +139,11 @@ pub(crate) struct Core {
     pub log: OnceLock<Log>,
     pub metas: Mutex<Metas>,
     pub bell: Bell,
+    pub syncer: Syncer,
+    pub tally: Tally,
+    /// What runs in the background, if anything does.
+    pub background: Option<Background>,
+    pub page_bytes: u64,
     /// A copy of the newest meta's floor: no version from here on may be used.
     pub floor: AtomicU64,
     /// Where in the log recovery would begin.
@@ -144,6 +151,8 @@ pub(crate) struct Core {
     versions: RwLock<Versions>,
     writer: Mutex<Option<Box<Writer>>>,
     writer_is_back: Condvar,
+    /// The thread that has the writer, by its [`thread_number`]; 0 if none has.
+    holder: AtomicU64,
     failed: OnceLock<Arc<str>>,
 }
 
@@ -165,6 +174,7 @@ impl Core {
         keeping: Keeping,
         read_only: bool,
         (meta, slot): (Meta, MetaSlot),
+        background: Option<Background>,
     ) -> Result<Self> {
         let newest = Arc::new(Committed {
             version: meta.version,
@@ -187,6 +197,10 @@ impl Core {
             log: OnceLock::new(),
             metas: Mutex::new(Metas { meta, slot }),
             bell: Bell::default(),
+            syncer: Syncer::default(),
+            tally: Tally::default(),
+            background,
+            page_bytes: meta.page_size.bytes() as u64,
             floor: AtomicU64::new(meta.floor.get()),
             log_start: AtomicU64::new(0),
             versions: RwLock::new(Versions {
@@ -198,6 +212,7 @@ impl Core {
             }),
             writer: Mutex::new(Some(Box::new(writer))),
             writer_is_back: Condvar::new(),
+            holder: AtomicU64::new(0),
             failed: OnceLock::new(),
         })
     }
@@ -347,6 +362,9 @@ impl Core {
     }
 
     /// Takes the writer, waiting until it is there.
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] if this thread has it; [`Error::Poisoned`].
     pub fn take_writer(&self) -> Result<Box<Writer>> {
         /// Most transactions are short: to sleep and be woken takes longer.
         const YIELDS: u32 = 8;
@@ -354,12 +372,14 @@ impl Core {
             if let Some(writer) = self.try_take_writer()? {
                 return Ok(writer);
             }
+            self.refuse_if_held_here()?;
             thread::yield_now();
         }
         let mut place = self.writer.lock();
         loop {
             self.refuse_if_failed()?;
             if let Some(writer) = place.take() {
+                self.note_holder();
                 return Ok(writer);
             }
             self.writer_is_back.wait(&mut place);
@@ -369,13 +389,35 @@ impl Core {
     /// Takes the writer if it is there.
     pub fn try_take_writer(&self) -> Result<Option<Box<Writer>>> {
         self.refuse_if_failed()?;
-        Ok(self.writer.lock().take())
+        let writer = self.writer.lock().take();
+        if writer.is_some() {
+            self.note_holder();
+        }
+        Ok(writer)
     }
 
     pub fn give_writer_back(&self, writer: Box<Writer>) {
-        let before = self.writer.lock().replace(writer);
+        let mut place = self.writer.lock();
+        self.holder.store(0, Ordering::Relaxed);
+        let before = place.replace(writer);
+        drop(place);
         assert!(before.is_none(), "there is one writer");
         self.writer_is_back.notify_one();
+    }
+
+    /// The writer is in this thread's hands: it was taken here, or its transaction moved here.
+    pub fn note_holder(&self) {
+        self.holder.store(thread_number(), Ordering::Relaxed);
+    }
+
+    /// Before waiting for the writer: who has it waits for ever.
+    pub fn refuse_if_held_here(&self) -> Result<()> {
+        // Only this thread stores its own number, so it is not mistaken about itself.
+        if self.holder.load(Ordering::Relaxed) == thread_number() {
+            Err(Error::WouldDeadlock)
+        } else {
+            Ok(())
+        }
     }
 
     /// From now on nothing is written (invariant 4). Returns what callers are told.
@@ -444,4 +486,13 @@ impl Writer {
         self.space.release(pager, &live)?;
         Ok(())
     }
+}
+
+/// A number of this thread that no other thread of the process has or had; never 0.
+fn thread_number() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    std::thread_local! {
+        static NUMBER: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }

@@ -7,24 +7,23 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bifolio_pager::sync::thread::{self, JoinHandle};
 use bifolio_pager::{Counters, Geometry, MemPager, MetaSlot, PageSize, Pager};
 use bifolio_pager_bufpool::{BufPool, PoolOptions};
 use bifolio_pager_mmap::{MmapOptions, MmapPager};
 
-use crate::checkpoint::Pace;
 use crate::core::{AnyPager, Core, Keeping, with_pager};
 use crate::error::{Error, Result};
 use crate::file::{self, Access, Opened};
 use crate::limits;
 use crate::lock::Lock;
-use crate::log::LogCounters;
+use crate::log::{LogCounters, SyncMethod};
 use crate::memory::MemoryReport;
 use crate::meta::Meta;
 use crate::options::{LogPlace, Options, PagerChoice, PoolSize};
 use crate::overlay::Overlay;
+use crate::pace::{Background, CheckpointCounters, Pace};
 use crate::read::ReadTxn;
 use crate::recovery::{self, Progress, RecoveryReport};
 use crate::write::WriteTxn;
@@ -40,10 +39,10 @@ pub struct Database {
     pub(crate) open: Arc<Open>,
 }
 
-/// An open database: its core, and the thread that checkpoints it.
+/// An open database: its core, and the threads that checkpoint it and sync its log.
 pub(crate) struct Open {
     core: Arc<Core>,
-    checkpointer: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     recovered: OnceLock<RecoveryReport>,
     /// On the file, if there is one. Given up last.
     lock: OnceLock<Lock>,
@@ -70,14 +69,27 @@ impl fmt::Debug for Database {
 }
 
 impl Open {
-    /// Stops the thread, then closes the core.
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+        let spawned = spawned.map_err(|error| {
+            let error = Error::file("start a thread for", self.core.path.as_path(), error);
+            // Closing must not declare clean what may have to be recovered.
+            self.core.poison(&error);
+            error
+        });
+        self.threads.push(spawned?);
+        Ok(())
+    }
+
+    /// Stops the threads, then closes the core.
     fn close(&mut self) -> Result<()> {
         self.core.bell.stop();
-        if let Some(thread) = self.checkpointer.take()
-            && thread.join().is_err()
-        {
-            let panicked = Error::BadOption("the checkpoint thread panicked".to_owned());
-            return Err(self.core.poison(&panicked));
+        self.core.syncer.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                let panicked = Error::BadOption("a background thread panicked".to_owned());
+                return Err(self.core.poison(&panicked));
+            }
         }
         self.core.refuse_if_failed()?;
         self.core.close()
@@ -90,7 +102,7 @@ impl Drop for Open {
             // All of it is the parent's: what would be closed, unlocked or joined here is not ours, or
             // is not here at all. The memory goes with the process.
             std::mem::forget(Arc::clone(&self.core));
-            std::mem::forget(self.checkpointer.take());
+            std::mem::forget(std::mem::take(&mut self.threads));
             std::mem::forget(self.lock.take());
             return;
         }
@@ -150,11 +162,10 @@ impl Database {
 
     /// Begins the one write transaction, waiting until the one before is done.
     ///
-    /// Dropping it takes back everything it did. A thread that holds the transaction and asks for
-    /// another waits for ever.
+    /// Dropping it takes back everything it did.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]; [`Error::Poisoned`] after a failed commit; and what the pager says when
+    /// [`Error::WouldDeadlock`] if this thread holds the transaction; [`Error::ReadOnly`]; [`Error::Poisoned`] after a failed commit; and what the pager says when
     /// the first write transaction since opening marks the file as open.
     pub fn write(&self) -> Result<WriteTxn> {
         WriteTxn::begin(Arc::clone(&self.open))
@@ -162,10 +173,10 @@ impl Database {
 
     /// Makes everything committed durable by its pages, so that opening after a crash has nothing to
     /// replay. Happens by itself in the background; this waits for it, and for the write transaction
-    /// to end: a thread that holds it waits for ever.
+    /// to end.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]; [`Error::Poisoned`].
+    /// [`Error::WouldDeadlock`] if this thread holds it; [`Error::ReadOnly`]; [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<()> {
         self.open.refuse_in_child()?;
         if self.open.read_only {
@@ -183,6 +194,17 @@ impl Database {
     /// is so until the first write transaction.
     pub fn log_counters(&self) -> Option<LogCounters> {
         self.open.log.get().map(|log| log.counters())
+    }
+
+    /// What checkpoints did since the database was opened, and what is there for the next one.
+    pub fn checkpoint_counters(&self) -> CheckpointCounters {
+        self.open.checkpoint_counters()
+    }
+
+    /// How the log makes commits durable on this device, as a short measurement chose when the log was
+    /// opened; `None` while there is no log, which is so until the first write transaction.
+    pub fn log_sync_method(&self) -> Option<SyncMethod> {
+        self.open.log.get().map(|log| log.sync_method())
     }
 
     /// What the pager counted since the database was opened.
@@ -306,7 +328,7 @@ impl Database {
             keeping,
             (meta, slot),
             options.read_only,
-            Some(options.sync_interval),
+            Some(options.background()),
         )?;
         let lock = database.open.lock.get_or_init(|| lock);
         let progress = Progress::new(options.on_recovery.clone());
@@ -340,29 +362,29 @@ impl Database {
         keeping: Keeping,
         newest: (Meta, MetaSlot),
         read_only: bool,
-        sync_interval: Option<Duration>,
+        background: Option<Background>,
     ) -> Result<Self> {
         let logs = matches!(keeping, Keeping::Log(_));
-        let core = Arc::new(Core::new(path, pager, keeping, read_only, newest)?);
-        let path = core.path.clone();
-        let checkpointer = sync_interval
-            .filter(|_| logs)
-            .map(|interval| {
-                let core = Arc::clone(&core);
-                thread::Builder::new()
-                    .name("bifolio-checkpoint".to_owned())
-                    .spawn(move || core.run_checkpoints(interval))
-                    .map_err(|error| Error::file("start a thread for", &path, error))
-            })
-            .transpose()?;
-        let recovered = OnceLock::new();
+        let core = Arc::new(Core::new(
+            path, pager, keeping, read_only, newest, background,
+        )?);
+        let mut open = Open {
+            core: Arc::clone(&core),
+            threads: Vec::new(),
+            recovered: OnceLock::new(),
+            lock: OnceLock::new(),
+        };
+        if let Some(background) = background.filter(|_| logs) {
+            let checkpoints = background.checkpoint_interval;
+            let syncs = background.sync_interval;
+            let on = Arc::clone(&core);
+            open.spawn("bifolio-checkpoint", move || {
+                on.run_checkpoints(checkpoints)
+            })?;
+            open.spawn("bifolio-sync", move || core.run_syncs(syncs))?;
+        }
         Ok(Database {
-            open: Arc::new(Open {
-                core,
-                checkpointer,
-                recovered,
-                lock: OnceLock::new(),
-            }),
+            open: Arc::new(open),
         })
     }
 }

@@ -147,6 +147,11 @@ pub enum Error {
     /// An error of the redo log: it is missing, not this database's, damaged, or storage refused.
     #[error(transparent)]
     Log(crate::log::Error),
+    /// This thread holds the write transaction, and would have to wait for it to end: to begin
+    /// another, for a checkpoint, or for a ticket that only a checkpoint makes durable. Commit it or
+    /// drop it first.
+    #[error("this thread holds the write transaction, for whose end it would have to wait")]
+    WouldDeadlock,
     /// A panic went through an operation of this transaction, which is half done. Roll back.
     #[error("a panic interrupted this transaction; it can only be rolled back")]
     Interrupted,

@@ -59,12 +59,14 @@ mod meta;
 mod network;
 mod options;
 mod overlay;
+mod pace;
 mod range;
 mod read;
 mod recovery;
 mod registry;
 mod salvage;
 mod space;
+mod syncer;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -77,12 +79,13 @@ pub use database::Database;
 pub use durability::{Durability, Ticket};
 pub use error::{Error, Result};
 pub use limits::memory_limit_bytes;
-pub use log::{Error as LogError, LogCounters};
+pub use log::{Error as LogError, LogCounters, SyncMethod};
 pub use memory::MemoryReport;
 pub use options::{
     Advice, Direct, IoBackend, MmapConfig, Options, PagerChoice, Policy, PoolConfig, PoolSize,
     WriteStyle,
 };
+pub use pace::CheckpointCounters;
 pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
 pub use recovery::{RecoveryProgress, RecoveryReport};

@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::log::{self, DirectIo, Disk, History, Log, LogMark, RealDisk};
+use crate::pace::Background;
 use crate::recovery::RecoveryProgress;
 
 /// How to open a database.
@@ -33,6 +34,8 @@ pub struct Options {
     pub(crate) max_bytes: u64,
     pub(crate) log_bytes: u64,
     pub(crate) sync_interval: Duration,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) dirty_bytes: Option<u64>,
     pub(crate) allow_network: bool,
     pub(crate) recovery_memory_bytes: u64,
     pub(crate) on_recovery: Option<OnRecovery>,
@@ -115,6 +118,8 @@ impl Default for Options {
             max_bytes: 1 << 40,
             log_bytes: 64 << 20,
             sync_interval: Duration::from_millis(100),
+            checkpoint_interval: Duration::from_secs(30),
+            dirty_bytes: None,
             allow_network: false,
             recovery_memory_bytes: 64 << 20,
             on_recovery: None,
@@ -165,8 +170,10 @@ impl Options {
         self
     }
 
-    /// Bytes of redo log after which a checkpoint begins in the background (64 MiB). Commits wait
-    /// when the log is twice as long. Recovery after a crash reads no more than that.
+    /// Bytes of redo log after which a checkpoint begins in the background (64 MiB). Write
+    /// transactions wait when the log is twice as long, so that recovery after a crash reads little
+    /// more than that: less than three times this number. On disk the log takes up to five times
+    /// this number, because its files are used again and the next ones are ready ahead of need.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.log_bytes = bytes;
         self
@@ -200,6 +207,40 @@ impl Options {
     pub fn on_recovery(mut self, tell: impl Fn(&RecoveryProgress) + Send + Sync + 'static) -> Self {
         self.on_recovery = Some(OnRecovery(Arc::new(tell)));
         self
+    }
+
+    /// Bytes of committed pages that no checkpoint has written yet after which one begins in the
+    /// background: 256 MiB with a memory map, and with a pool of a given size a quarter of it, but
+    /// 64 MiB at the least. Write transactions wait at twice as many. A single transaction may have more.
+    pub fn dirty_bytes(mut self, bytes: u64) -> Self {
+        self.dirty_bytes = Some(bytes);
+        self
+    }
+
+    /// How long a commit may remain without a checkpoint, however little is written (30 s).
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    pub(crate) fn background(&self) -> Background {
+        /// Of pages in a map, or in a pool that takes its size from the machine.
+        const DIRTY_BYTES: u64 = 256 << 20;
+        /// A small pool writes dirty pages early (no harm: nothing refers to them yet) and has more
+        /// of them than memory.
+        const DIRTY_BYTES_MIN: u64 = 64 << 20;
+        let by_default = match &self.pager {
+            PagerChoice::Pool(PoolConfig {
+                size: PoolSize::Bytes(bytes),
+                ..
+            }) => (bytes / 4).max(DIRTY_BYTES_MIN),
+            _ => DIRTY_BYTES,
+        };
+        Background {
+            sync_interval: self.sync_interval,
+            checkpoint_interval: self.checkpoint_interval,
+            dirty_bytes: self.dirty_bytes.unwrap_or(by_default),
+        }
     }
 
     /// Opens the database at `path`, making an empty one if there is none.

@@ -83,6 +83,14 @@ fn a_forked_child_is_refused_everywhere_and_changes_nothing() {
                 let mut txn = db.write().unwrap();
                 txn.table("t").unwrap().insert("late", "2").unwrap();
 
+                // The log's next segment is made in the background, once.
+                let segments = |names: Vec<(String, Vec<u8>)>| {
+                    let of_log = names.iter().filter(|(name, _)| name.contains("-log.0"));
+                    of_log.count()
+                };
+                while segments(files(directory.path())) < 2 {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 let before = files(directory.path());
                 let (range, ticket, txn) = (
                     Cell::new(Some(range)),

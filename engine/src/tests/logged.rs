@@ -19,6 +19,7 @@ use crate::log::sim::{Fault, SimDisk, Survival};
 use crate::log::{self, SyncMethod};
 use crate::meta::Meta;
 use crate::options::LogPlace;
+use crate::pace::Background;
 use crate::recovery::{self, Progress};
 
 /// Both disks of a machine.
@@ -47,6 +48,15 @@ impl Machine {
 
     /// The database before its recovery, with checkpoints due after so many bytes of log.
     pub fn assemble(self, limit_bytes: u64) -> Result<(Database, SimDisk)> {
+        self.assemble_with(limit_bytes, None)
+    }
+
+    /// The same, with these threads in the background.
+    pub fn assemble_with(
+        self,
+        limit_bytes: u64,
+        background: Option<Background>,
+    ) -> Result<(Database, SimDisk)> {
         let read = |slot| Meta::decode_slot(&self.pages.read_meta(slot).unwrap_or_default());
         let newest = file::newest_of(Path::new("modelled"), read(MetaSlot::A), read(MetaSlot::B))?;
         let place = LogPlace {
@@ -62,7 +72,7 @@ impl Machine {
         };
         let pager = AnyPager::Modelled(Faulty::new(self.pages));
         let keeping = Keeping::Log(place);
-        let db = Database::assemble(PathBuf::new(), pager, keeping, newest, false, None)?;
+        let db = Database::assemble(PathBuf::new(), pager, keeping, newest, false, background)?;
         Ok((db, self.log))
     }
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod crash;
+mod durability;
 mod faults;
 mod logged;
 mod metas;

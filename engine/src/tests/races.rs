@@ -3,24 +3,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bifolio_pager::faulty::Call;
 use bifolio_pager::{PageSize, Version};
 
 use super::logged::{Camera, Machine};
 use super::{content, modelled};
-use crate::checkpoint::Pace;
 use crate::database::Database;
 use crate::durability::Ticket;
 use crate::error::Error;
 use crate::log::RecordWriter;
 use crate::log::sim::{SimDisk, Survival};
+use crate::pace::Pace;
 use crate::recovery;
-
-const RELAXED: Pace = Pace::Relaxed {
-    sync_interval: Duration::ZERO,
-};
 
 fn machine() -> (Database, SimDisk) {
     Machine::new(PageSize::DEFAULT).open().unwrap()
@@ -93,7 +88,7 @@ fn a_checkpoint_that_comes_due_during_replay_does_not_give_up_the_log() {
     }
     let (half, log) = cut(&db, &log).assemble(1 << 40).unwrap();
     drop(put(&half, "a")); // as replay does it, before there is a log
-    half.open.checkpoint(RELAXED).unwrap();
+    half.open.checkpoint(Pace::Relaxed).unwrap();
     let left = cut(&half, &log);
     half.open.poison(&Error::Interrupted);
     let (left, _) = left.open().unwrap();
@@ -222,22 +217,4 @@ fn a_transaction_that_gives_up_logging_halfway_is_there_wholly_or_not_at_all() {
     let snapshot = left.read().unwrap();
     assert_eq!(snapshot.table("large").unwrap().len(), 1000);
     large.wait().unwrap();
-}
-
-#[test]
-fn a_long_checkpoint_does_not_hold_up_the_sync_of_commits_that_nobody_waits_for() {
-    let (db, _) = machine();
-    put(&db, "a").wait().unwrap();
-    let open = Arc::downgrade(&db.open);
-    modelled(&db).before_each(move |_, call| {
-        if let (Call::WriteBack { .. }, Some(open)) = (call, open.upgrade()) {
-            let mut records = RecordWriter::new();
-            records.create_table("meanwhile");
-            let log = open.log.get().unwrap();
-            log.append(Version::new(1 << 40), &mut records).unwrap();
-        }
-    });
-    db.open.checkpoint(RELAXED).unwrap();
-    let log = db.open.log.get().unwrap();
-    assert_eq!(log.durable_position(), log.end());
 }

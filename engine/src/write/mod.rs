@@ -34,12 +34,12 @@ use bifolio_btree::{Root, TreeMut};
 use bifolio_pager::{Pager, Version};
 
 use crate::catalogue;
-use crate::checkpoint::Pace;
 use crate::core::{Committed, Keeping, Writer, with_pager};
 use crate::database::Open;
 use crate::durability::{Durability, Ticket};
 use crate::error::{Error, Result};
-use crate::log::{Position, RecordWriter};
+use crate::log::{Log, Position, RecordWriter};
+use crate::pace::Pace;
 use ledger::{Ledger, Source};
 
 /// Bytes of record after which a transaction hands them to the log before it commits.
@@ -95,9 +95,7 @@ impl WriteTxn {
 
     /// As [`WriteTxn::begin`], also where what is replayed stays in memory.
     pub(crate) fn begin_replay(open: Arc<Open>) -> Result<Self> {
-        if open.is_pressed() {
-            open.checkpoint(Pace::Urgent)?;
-        }
+        open.wait_under_pressure()?;
         // Versions that became durable are let go, so that few are looked at below.
         open.note_durable();
         let mut writer = loop {
@@ -157,6 +155,7 @@ impl WriteTxn {
     /// [`Error::BadTableName`]; what the pager says.
     pub fn table(&mut self, name: &str) -> Result<TableMut<'_>> {
         self.refuse_if_broken()?;
+        self.open.note_holder();
         let index = match self.by_name.get(name) {
             Some(&index) => index,
             None => {
@@ -231,8 +230,8 @@ impl WriteTxn {
     /// Returns the version of the commit.
     ///
     /// When this returns `Ok`, the commit survives a crash of the process, of the system, and a loss
-    /// of power. Threads that commit at once share the sync. A transaction that changed nothing
-    /// commits without writing.
+    /// of power, and so does every commit before it. Threads that commit at once share the sync. A
+    /// transaction that changed nothing writes nothing, and waits for those before it all the same.
     ///
     /// # Errors
     /// Before anything was logged, the error of that operation, and the transaction is rolled back.
@@ -247,24 +246,35 @@ impl WriteTxn {
     /// # Errors
     /// As [`WriteTxn::commit`].
     pub fn commit_with(self, durability: Durability) -> Result<Version> {
-        let ticket = self.submit()?;
+        let ticket = self.apply()?;
         match durability {
-            Durability::Sync => ticket.wait(),
-            Durability::Interval | Durability::Checkpoint => Ok(ticket.version()),
+            Durability::Sync => return ticket.wait(),
+            Durability::Interval => ticket.ask_for_sync(),
+            Durability::Checkpoint => {}
         }
+        Ok(ticket.version())
     }
 
     /// Applies everything this transaction did, visible to snapshots taken from now on, and lets
-    /// the next write transaction begin. The ticket is for waiting until it is durable.
+    /// the next write transaction begin. The ticket is for waiting until it is durable; if nobody
+    /// does, the commit is one of [`Durability::Interval`].
     ///
     /// # Errors
     /// As [`WriteTxn::commit`].
-    pub fn submit(mut self) -> Result<Ticket> {
+    pub fn submit(self) -> Result<Ticket> {
+        let ticket = self.apply()?;
+        ticket.ask_for_sync();
+        Ok(ticket)
+    }
+
+    fn apply(mut self) -> Result<Ticket> {
         self.refuse_if_broken()?;
-        if !self.tables.iter().any(|table| table.changed || table.gone) {
-            return Ok(Ticket::nothing(Arc::clone(&self.open), self.base.version));
-        }
         let open = Arc::clone(&self.open);
+        if !self.tables.iter().any(|table| table.changed || table.gone) {
+            // While we have the writer, this is where the commit before ends.
+            let end = open.log.get().map(Log::end);
+            return Ok(Ticket::new(open, self.base.version, end));
+        }
         open.refuse_if_failed()?;
         with_pager!(&open.pager, pager => {
             self.store_catalogue(pager)?;
@@ -346,10 +356,14 @@ impl WriteTxn {
     ) -> Result<Option<Position>> {
         let version = self.pages.version;
         let made = self.pages.seal(pager)?;
+        let before = writer.pending.len();
         for page in &self.pages.retired {
             writer.pending.remove(page);
         }
+        let died = before - writer.pending.len();
         writer.pending.extend(made);
+        let pending = writer.pending.len();
+        self.open.tally.note_pending(pending, died as u64);
         let Some(log) = self.open.log.get() else {
             return Ok(None);
         };
