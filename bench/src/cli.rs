@@ -221,7 +221,7 @@ impl CompareArgs {
             }
         }
         let workloads = if self.workloads.is_empty() {
-            WorkloadKind::ALL.to_vec()
+            WorkloadKind::ALL[..WorkloadKind::BY_DEFAULT].to_vec()
         } else {
             self.workloads
         };

@@ -35,6 +35,8 @@ const SYNC_PROBE: Duration = Duration::from_millis(100);
 const LOG_BYTES: u64 = 64 * MIB;
 /// The same for single commits, for each second of the window: some checkpoints must fall into it.
 const LOG_BYTES_PER_S: f64 = MIB as f64;
+/// The same for the steady load, which writes about 400 KB a second: a checkpoint now and then.
+const STEADY_LOG_BYTES: u64 = MIB / 2;
 /// Warm up at least a quarter of the longest time allowed.
 const WARMUP_MIN_SHARE: u32 = 4;
 /// Records that are read back after a run that wrote.
@@ -236,7 +238,9 @@ impl Session<'_> {
             limit_mechanism: self.limit.mechanism.clone(),
             pool_budget_bytes: pager.takes_budget().then_some(self.limit.pool_bytes),
             reserve_bytes: settings.reserve_bytes,
-            log_bytes: if workload.commits_singly() {
+            log_bytes: if workload == WorkloadKind::Checkpoint {
+                STEADY_LOG_BYTES
+            } else if workload.commits_singly() {
                 let bytes = settings.measure.as_secs_f64() * LOG_BYTES_PER_S;
                 (bytes as u64).clamp(MIB, LOG_BYTES)
             } else {
@@ -377,14 +381,29 @@ fn describe(row: &Row) -> String {
         plan.repetition
     );
     match (&row.outcome, &row.error) {
-        (Some(outcome), _) => format!(
-            "{head}  {:>8} {}s/s  p50 {:>8}  p99 {:>8}  warm-up {:.2} s",
-            units::count(outcome.units_per_s),
-            outcome.unit,
-            units::ns(outcome.latency.p50_ns as f64),
-            units::ns(outcome.latency.p99_ns as f64),
-            outcome.warmup_s,
-        ),
+        (Some(outcome), _) => {
+            let mut line = format!(
+                "{head}  {:>8} {}s/s  p50 {:>8}  p99 {:>8}  warm-up {:.2} s",
+                units::count(outcome.units_per_s),
+                outcome.unit,
+                units::ns(outcome.latency.p50_ns as f64),
+                units::ns(outcome.latency.p99_ns as f64),
+                outcome.warmup_s,
+            );
+            if let Some(method) = &outcome.log_sync_method {
+                line.push_str(&format!("  log synced by {method}"));
+            }
+            if let Some(phases) = &outcome.checkpoint_phases {
+                let [reads, commits] = phases
+                    .ratios()
+                    .map(|ratio| ratio.map_or("n/a".to_owned(), |ratio| format!("{ratio:.2}")));
+                line.push_str(&format!(
+                    "  beside {} checkpoints p99.9 of reads x {reads}, of commits x {commits}",
+                    outcome.checkpoint_counters.checkpoints
+                ));
+            }
+            line
+        }
         (None, error) => format!(
             "{head}  FAILED: {}",
             error.as_deref().unwrap_or("for no reason")

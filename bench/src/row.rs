@@ -12,7 +12,8 @@ use crate::measure::device::{DeviceRate, SyncRate};
 use crate::measure::kernel::Costs;
 use crate::measure::latency::LatencySummary;
 use crate::spec::Plan;
-use crate::store::{LogCounters, PagerCounters};
+use crate::store::{CheckpointCounters, LogCounters, PagerCounters};
+use crate::workload::steady::CheckpointPhases;
 
 /// Rises when a field changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -80,6 +81,15 @@ pub struct Outcome {
     /// What the redo log counted in the window.
     #[serde(default)]
     pub log_counters: LogCounters,
+    /// What checkpoints did in the window.
+    #[serde(default)]
+    pub checkpoint_counters: CheckpointCounters,
+    /// How the log syncs, as its probe chose: `fdatasync` or `O_DSYNC`; null for reading workloads.
+    #[serde(default)]
+    pub log_sync_method: Option<String>,
+    /// Reads and commits with and without a checkpoint; null but for `checkpoint`.
+    #[serde(default)]
+    pub checkpoint_phases: Option<CheckpointPhases>,
     /// What makes a commit durable: `redo log`; null for reading workloads.
     #[serde(default)]
     pub durable_by: Option<String>,

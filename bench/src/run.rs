@@ -21,7 +21,8 @@ use crate::measure::meter::{Counts, Meter, Observer, Phase, Schedule};
 use crate::record::Records;
 use crate::row::{Memory, Outcome};
 use crate::spec::{PagerSpec, RunConfig};
-use crate::store::{LogCounters, PagerCounters, Store};
+use crate::store::{CheckpointCounters, LogCounters, PagerCounters, Store};
+use crate::workload::steady::Phases;
 use crate::workload::{self, Evidence};
 
 /// What a measuring process says in the end.
@@ -96,6 +97,7 @@ fn measure(config: &RunConfig) -> Result<Done> {
         costs,
         pager_counters,
         log_counters,
+        checkpoint_counters,
         memory: now,
     } = watch.result()?;
     let counts = worked.counts;
@@ -124,6 +126,9 @@ fn measure(config: &RunConfig) -> Result<Done> {
         costs,
         pager_counters,
         log_counters,
+        checkpoint_counters,
+        log_sync_method: store.log_sync_method(),
+        checkpoint_phases: worked.phases.summary(),
         durable_by: plan.workload.writes().then(|| "redo log".to_owned()),
         memory: Memory {
             peak_bytes: None, // known to the parent, when this process has ended
@@ -158,6 +163,7 @@ struct Worked {
     counts: Counts,
     durations: (Duration, Duration),
     evidence: Evidence,
+    phases: Phases,
 }
 
 fn work(config: &RunConfig, store: &Store, watch: &mut Watch<'_>) -> Result<Worked> {
@@ -174,7 +180,11 @@ fn work(config: &RunConfig, store: &Store, watch: &mut Watch<'_>) -> Result<Work
                 scope.spawn(move || {
                     let mut meter = Meter::following(phase, schedule);
                     workload.run(store, &mut meter)?;
-                    Ok((meter.counts().clone(), workload.evidence()))
+                    Ok((
+                        meter.counts().clone(),
+                        workload.evidence(),
+                        workload.phases(),
+                    ))
                 })
             })
             .collect();
@@ -184,18 +194,21 @@ fn work(config: &RunConfig, store: &Store, watch: &mut Watch<'_>) -> Result<Work
         let durations = meter.durations();
         drop(meter); // ends the others, should the leader have failed
         let mut evidence = leading.evidence();
+        let mut phases = leading.phases();
         for other in others {
-            let other: Result<(Counts, Evidence)> =
+            let other: Result<(Counts, Evidence, Phases)> =
                 other.join().expect("a panic here is a bug, and shown");
-            let (its_counts, its_evidence) = other?;
+            let (its_counts, its_evidence, its_phases) = other?;
             counts.add(&its_counts);
             evidence.add(its_evidence);
+            phases.add(&its_phases);
         }
         led?;
         Ok(Worked {
             counts,
             durations,
             evidence,
+            phases,
         })
     })
 }
@@ -206,6 +219,7 @@ struct Seen {
     costs: Costs,
     pager_counters: PagerCounters,
     log_counters: LogCounters,
+    checkpoint_counters: CheckpointCounters,
     memory: Option<MemoryNow>,
 }
 
@@ -217,7 +231,7 @@ struct Watch<'s> {
     limit_bytes: Option<u64>,
     device: Option<PathBuf>,
     full_at_start: Option<bool>,
-    begin: Option<(Snapshot, PagerCounters, LogCounters)>,
+    begin: Option<(Snapshot, PagerCounters, LogCounters, CheckpointCounters)>,
     end: Option<Seen>,
 }
 
@@ -258,15 +272,18 @@ impl Observer for Watch<'_> {
         if !is_end {
             self.full_at_start = self.is_full();
             let (pager, log) = (self.store.counters(), self.store.log_counters());
-            self.begin = Some((Snapshot::take(self.device.as_deref())?, pager, log));
+            let checkpoints = self.store.checkpoint_counters();
+            let kernel = Snapshot::take(self.device.as_deref())?;
+            self.begin = Some((kernel, pager, log, checkpoints));
             return Ok(());
         }
         let now = Snapshot::take(self.device.as_deref())?;
-        if let Some((begin, pager, log)) = &self.begin {
+        if let Some((begin, pager, log, checkpoints)) = &self.begin {
             self.end = Some(Seen {
                 costs: now.since(begin),
                 pager_counters: self.store.counters().since(pager),
                 log_counters: self.store.log_counters().since(log),
+                checkpoint_counters: self.store.checkpoint_counters().since(checkpoints),
                 memory: self.group.as_ref().and_then(GroupPath::memory_now),
             });
         }

@@ -221,11 +221,17 @@ pub enum WorkloadKind {
     #[serde(rename = "commit-8")]
     #[value(name = "commit-8")]
     CommitEight,
+    /// Reads and commits at a fixed rate, from memory, while checkpoints come and go.
+    Checkpoint,
 }
 
 impl WorkloadKind {
+    /// How many of [`WorkloadKind::ALL`] run unless others are asked for: the last one needs a longer
+    /// window (`--workloads checkpoint --seconds 20`).
+    pub const BY_DEFAULT: usize = 9;
+
     /// All of them, in the order of the report.
-    pub const ALL: [WorkloadKind; 9] = [
+    pub const ALL: [WorkloadKind; 10] = [
         WorkloadKind::PointUniform,
         WorkloadKind::PointZipf,
         WorkloadKind::PointBatch,
@@ -235,6 +241,7 @@ impl WorkloadKind {
         WorkloadKind::InsertRandom,
         WorkloadKind::CommitOne,
         WorkloadKind::CommitEight,
+        WorkloadKind::Checkpoint,
     ];
 
     /// The name on the command line and in the rows.
@@ -249,6 +256,7 @@ impl WorkloadKind {
             WorkloadKind::InsertRandom => "insert-random",
             WorkloadKind::CommitOne => "commit-1",
             WorkloadKind::CommitEight => "commit-8",
+            WorkloadKind::Checkpoint => "checkpoint",
         }
     }
 
@@ -264,6 +272,7 @@ impl WorkloadKind {
             WorkloadKind::InsertRandom => "Random inserts, 1000 per durable commit",
             WorkloadKind::CommitOne => "Durable commits of one record, 1 thread",
             WorkloadKind::CommitEight => "Durable commits of one record, 8 threads",
+            WorkloadKind::Checkpoint => "Steady reads and commits beside checkpoints",
         }
     }
 
@@ -278,6 +287,7 @@ impl WorkloadKind {
                 "record"
             }
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "commit",
+            WorkloadKind::Checkpoint => "operation",
         }
     }
 
@@ -290,13 +300,18 @@ impl WorkloadKind {
             WorkloadKind::ScanFull => "100 records of the scan",
             WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => "one insert, commit apart",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "one whole transaction",
+            WorkloadKind::Checkpoint => {
+                "one get, or one transaction of 8 records, from when it was due"
+            }
         }
     }
 
     /// Whether the database is changed, so that each run needs a copy of its own.
     pub fn writes(self) -> bool {
         match self {
-            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => true,
+            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom | WorkloadKind::Checkpoint => {
+                true
+            }
             _ => self.commits_singly(),
         }
     }
@@ -311,6 +326,7 @@ impl WorkloadKind {
         match self {
             WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom | WorkloadKind::CommitOne => 1,
             WorkloadKind::CommitEight => 8,
+            WorkloadKind::Checkpoint => 2,
             _ => readers,
         }
     }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use bifolio::{
-    Advice as EngineAdvice, Counters, Database, Direct, IoBackend,
-    LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy, PoolConfig,
-    PoolSize, Range, ReadTxn, Table, WriteStyle, WriteTxn,
+    Advice as EngineAdvice, CheckpointCounters as EngineCheckpointCounters, Counters, Database,
+    Direct, IoBackend, LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy,
+    PoolConfig, PoolSize, Range, ReadTxn, SyncMethod, Table, WriteStyle, WriteTxn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,50 @@ impl From<EngineLogCounters> for LogCounters {
             log_bytes_written: counters.bytes_written,
             log_segments_created: counters.segments_created,
             log_segments_recycled: counters.segments_recycled,
+        }
+    }
+}
+
+/// What checkpoints did; all 0 where nothing was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointCounters {
+    /// Checkpoints that were completed.
+    pub checkpoints: u64,
+    /// Pages that they made durable.
+    pub checkpoint_pages: u64,
+    /// Time that they took, pauses included.
+    pub checkpoint_ns: u64,
+    /// Committed pages that were replaced before a checkpoint came.
+    pub pages_died_unwritten: u64,
+    /// Write transactions that waited for a checkpoint before they could begin.
+    pub checkpoint_waits: u64,
+    /// How long they waited.
+    pub checkpoint_wait_ns: u64,
+}
+
+impl CheckpointCounters {
+    /// What happened from `earlier` on.
+    pub fn since(&self, earlier: &CheckpointCounters) -> CheckpointCounters {
+        CheckpointCounters {
+            checkpoints: self.checkpoints - earlier.checkpoints,
+            checkpoint_pages: self.checkpoint_pages - earlier.checkpoint_pages,
+            checkpoint_ns: self.checkpoint_ns - earlier.checkpoint_ns,
+            pages_died_unwritten: self.pages_died_unwritten - earlier.pages_died_unwritten,
+            checkpoint_waits: self.checkpoint_waits - earlier.checkpoint_waits,
+            checkpoint_wait_ns: self.checkpoint_wait_ns - earlier.checkpoint_wait_ns,
+        }
+    }
+}
+
+impl From<EngineCheckpointCounters> for CheckpointCounters {
+    fn from(counters: EngineCheckpointCounters) -> Self {
+        CheckpointCounters {
+            checkpoints: counters.completed,
+            checkpoint_pages: counters.pages_written,
+            checkpoint_ns: counters.time.as_nanos() as u64,
+            pages_died_unwritten: counters.pages_died_unwritten,
+            checkpoint_waits: counters.writer_waits,
+            checkpoint_wait_ns: counters.writer_wait_time.as_nanos() as u64,
         }
     }
 }
@@ -297,6 +341,26 @@ impl Store {
     /// What the redo log counted since the database was opened.
     pub fn log_counters(&self) -> LogCounters {
         self.db.log_counters().map(Into::into).unwrap_or_default()
+    }
+
+    /// How the log makes commits durable on this device, as its probe chose.
+    pub fn log_sync_method(&self) -> Option<String> {
+        let method = self.db.log_sync_method()?;
+        Some(match method {
+            SyncMethod::Dsync => "O_DSYNC".to_owned(),
+            SyncMethod::Fdatasync | SyncMethod::Auto => "fdatasync".to_owned(),
+        })
+    }
+
+    /// Whether a checkpoint is under way.
+    pub fn checkpoint_is_running(&self) -> bool {
+        let counters = self.db.checkpoint_counters();
+        counters.begun > counters.completed
+    }
+
+    /// What checkpoints did since the database was opened.
+    pub fn checkpoint_counters(&self) -> CheckpointCounters {
+        self.db.checkpoint_counters().into()
     }
 
     /// What really runs, in the engine's words.

@@ -188,6 +188,28 @@ impl<'r> Meter<'r> {
         Ok(result)
     }
 
+    /// Runs one operation of one unit and times it from `from`, when it was due. Returns the time.
+    ///
+    /// # Errors
+    /// As [`Meter::time`].
+    pub fn time_from(
+        &mut self,
+        from: Instant,
+        operation: impl FnOnce() -> Result<()>,
+    ) -> Result<Duration> {
+        operation()?;
+        self.last = Instant::now();
+        let took = self.last.saturating_duration_since(from);
+        self.counts.latencies.record(took);
+        self.count(1);
+        Ok(took)
+    }
+
+    /// From the beginning of the window to the end of the last operation.
+    pub fn since_window_began(&self) -> Duration {
+        self.last.saturating_duration_since(self.window_begin)
+    }
+
     /// Runs and times a commit. Its time belongs to the window, and to no single unit.
     ///
     /// # Errors

@@ -215,6 +215,8 @@ pub struct Line {
     /// Units a second in each bar of the time line.
     pub rates: Vec<f64>,
     pub bucket_ms: f64,
+    /// Stretches of time to be shaded: from and to.
+    pub shaded_ms: Vec<(f64, f64)>,
     /// Whether it is the one of several repetitions that is drawn boldly.
     pub is_main: bool,
 }
@@ -264,6 +266,20 @@ pub fn timeline(lines: &[Line], unit: &str) -> String {
                 x(ms).min(WIDE - 16.0),
                 units::three_digits(ms / 1e3),
             );
+        }
+        for line in lines.iter().filter(|line| line.is_main) {
+            for &(from, to) in &line.shaded_ms {
+                let (from, to) = (x(from), x(to.min(end_ms)));
+                begin_series(&mut svg, &line.colour);
+                let _ = write!(
+                    svg,
+                    "<rect x='{from:.1}' y='{TOP}' width='{:.1}' height='{:.1}' \
+                     fill='var(--{})' opacity='.18'/></g>",
+                    (to - from).max(1.0),
+                    BOTTOM - TOP,
+                    line.colour,
+                );
+            }
         }
         // Faint ones first, so that the bold ones lie above.
         for line in lines

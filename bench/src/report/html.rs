@@ -207,6 +207,7 @@ fn workload(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec], name_siz
         kind.unit(),
         over_time(group, pagers),
     );
+    beside_checkpoints(page, group, pagers);
     numbers(page, group, pagers);
     page.push_str("</section>");
 }
@@ -242,7 +243,60 @@ fn description(kind: WorkloadKind) -> &'static str {
             "The same by eight threads, each in transactions of its own. Those that commit at once share \
              a sync."
         }
+        WorkloadKind::Checkpoint => {
+            "2000 gets and 250 transactions of 8 overwrites a second, all in memory, each due at its time, \
+             whether those before are done or not. Shaded: a checkpoint ran, in the colour of its pager. \
+             A pool's checkpoint writes a few pages at a time with pauses, past the page cache, and others \
+             go on beside it. Under a map the pages that are written are the kernel's: while one is on its \
+             way, a store to it may wait (stable pages), its dirty pages count against the group's limit and \
+             throttle whoever writes, and the sync of the whole map is one request."
+        }
     }
+}
+
+/// What a checkpoint did to others: the two halves of each pager's middle run beside each other.
+fn beside_checkpoints(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec]) {
+    let runs: Vec<_> = group
+        .cells
+        .iter()
+        .filter_map(|cell| {
+            let middle = middle_run(cell);
+            let row = cell.rows.iter().find(|row| row.plan.repetition == middle)?;
+            let phases = row.outcome.as_ref()?.checkpoint_phases.as_ref()?;
+            Some((cell.pager, row.outcome.as_ref()?, phases))
+        })
+        .collect();
+    if runs.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<div class='scroll'><table><thead><tr><th></th><th colspan='3'>gets, p99.9</th>\
+         <th colspan='3'>transactions, p99.9</th><th colspan='3'>checkpoints</th></tr>\
+         <tr><th></th><th>without</th><th>during</th><th>ratio</th><th>without</th><th>during</th>\
+         <th>ratio</th><th>number</th><th>pages</th><th>time each</th></tr></thead><tbody>",
+    );
+    for (pager, outcome, phases) in runs {
+        let colour = chart::colour(pager, pagers);
+        let [reads, commits] = phases
+            .ratios()
+            .map(|found| found.map_or("n/a".to_owned(), ratio));
+        let counters = outcome.checkpoint_counters;
+        let each = counters.checkpoint_ns / counters.checkpoints.max(1);
+        let _ = write!(
+            page,
+            "<tr data-s='{colour}'><th>{}</th><td>{}</td><td>{}</td><td>{reads}</td><td>{}</td>\
+             <td>{}</td><td>{commits}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&pager.to_string()),
+            units::ns(phases.reads_without.p999_ns as f64),
+            units::ns(phases.reads_during.p999_ns as f64),
+            units::ns(phases.commits_without.p999_ns as f64),
+            units::ns(phases.commits_during.p999_ns as f64),
+            counters.checkpoints,
+            units::count(counters.checkpoint_pages as f64),
+            units::ns(each as f64),
+        );
+    }
+    page.push_str("</tbody></table></div>");
 }
 
 fn throughput(group: &Group<'_>, pagers: &[PagerSpec]) -> String {
@@ -310,6 +364,10 @@ fn over_time(group: &Group<'_>, pagers: &[PagerSpec]) -> String {
                 name: format!("{}, repetition {}", cell.pager, row.plan.repetition),
                 rates,
                 bucket_ms: outcome.timeline_bucket_ms,
+                shaded_ms: outcome
+                    .checkpoint_phases
+                    .as_ref()
+                    .map_or(Vec::new(), |phases| phases.spans_ms.clone()),
                 is_main: row.plan.repetition == middle,
             });
         }

@@ -249,6 +249,7 @@ fn short_title(kind: WorkloadKind) -> String {
         WorkloadKind::InsertRandom => ("Random inserts, durable", "records"),
         WorkloadKind::CommitOne => ("1 thread, durable", "single commits"),
         WorkloadKind::CommitEight => ("8 threads, durable", "single commits"),
+        WorkloadKind::Checkpoint => ("steady, beside", "checkpoints"),
     };
     format!("{title} ({unit})")
 }

@@ -9,6 +9,7 @@
 mod commit;
 mod point;
 mod scan;
+pub mod steady;
 mod write;
 
 use std::fmt;
@@ -35,6 +36,11 @@ pub trait Workload: Send {
     /// What it changed.
     fn evidence(&self) -> Evidence {
         Evidence::default()
+    }
+
+    /// What it saw of checkpoints, if it looked.
+    fn phases(&self) -> steady::Phases {
+        steady::Phases::default()
     }
 }
 
@@ -86,6 +92,7 @@ pub fn build(plan: &Plan, thread: u32) -> Result<Box<dyn Workload>> {
         WorkloadKind::CommitOne | WorkloadKind::CommitEight => {
             Box::new(commit::Single::new(plan, thread))
         }
+        WorkloadKind::Checkpoint => Box::new(steady::Steady::new(plan, thread)),
     })
 }
 
