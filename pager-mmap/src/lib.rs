@@ -55,6 +55,6 @@ mod warm;
 
 pub use fork::ForkMark;
 pub use guard::{PageMut, PageRead};
-pub use options::{Advice, MmapOptions, WriteStyle};
+pub use options::{Advice, MmapOptions, SyncStyle, WriteStyle};
 pub use pager::MmapPager;
 pub use residency::cached_bytes;

@@ -21,6 +21,8 @@ pub struct MmapOptions {
     pub advice: Advice,
     /// How changed pages get into the file. Default: through the mapping.
     pub write_style: WriteStyle,
+    /// How a flush makes pages durable. Default: `msync`.
+    pub sync_style: SyncStyle,
     /// With [`WriteStyle::Pwrite`], bytes of memory for pages of the running transaction; beyond
     /// that they are written early. At least a page. Default: 64 MiB.
     pub private_bytes: u64,
@@ -38,8 +40,29 @@ impl Default for MmapOptions {
             max_bytes: 1 << 40,
             advice: Advice::Random,
             write_style: WriteStyle::Mapping,
+            sync_style: SyncStyle::Msync,
             private_bytes: 64 << 20,
             memory_bytes: None,
+        }
+    }
+}
+
+/// How a flush makes pages durable. Either is one call, and one flush of the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SyncStyle {
+    /// `msync` of the span that the flushed pages lie in; beneath, an `fdatasync` of a range.
+    #[default]
+    Msync,
+    /// `fdatasync` of the file, which also writes, and waits for, what others have dirtied elsewhere.
+    Fdatasync,
+}
+
+impl SyncStyle {
+    /// The system call's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            SyncStyle::Msync => "msync",
+            SyncStyle::Fdatasync => "fdatasync",
         }
     }
 }

@@ -68,7 +68,7 @@ impl MmapPager {
         let file = Arc::new(MappedFile {
             pages: Pages::new(first_page(geometry), capacity, budget.is_some()),
             map,
-            storage: Storage::open(file, geometry.page_size, options.read_only)?,
+            storage: Storage::open(file, geometry.page_size, &options)?,
             tally: Tally::default(),
         });
         Ok(MmapPager {
@@ -372,7 +372,11 @@ impl Pager for MmapPager {
         let how = if self.options.read_only {
             "read-only".to_owned()
         } else {
-            format!("{}, msync", self.options.write_style.name())
+            format!(
+                "{}, {}",
+                self.options.write_style.name(),
+                self.options.sync_style.name()
+            )
         };
         let mib = self.reserved_bytes() >> 20;
         let reserved = match mib >> 10 {

@@ -3,9 +3,9 @@
 //! Everything that can fail for good goes through here, so that the first failure stops all later
 //! writing (clause 5). That includes write-out that is only started: its errors must not be lost.
 //!
-//! Which sync? `msync` of the span in which pages were flushed. Beneath, it is an `fdatasync` of a
-//! range: the writer beside a checkpoint has dirtied pages elsewhere, which a sync of the whole file
-//! would write and wait for. Pages that were dirtied and discarded inside the span are written too,
+//! Which sync? By default `msync` of the span in which pages were flushed. Beneath, it is an
+//! `fdatasync` of a range: the writer beside a checkpoint has dirtied pages elsewhere, which a sync of
+//! the whole file would write and wait for (the example `sync_figures` measures both). Pages that were dirtied and discarded inside the span are written too,
 //! for nothing; scattered calls that spare them cost a device flush each, which is dearer.
 //!
 //! Not here: which pages have changed (`pager.rs`), and what they hold.
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
 use crate::map::{Map, start_write_out};
+use crate::options::{MmapOptions, SyncStyle};
 use crate::poison::Poison;
 
 /// The file, as far as it can fail.
@@ -27,6 +28,7 @@ pub(crate) struct Storage {
     file: File,
     page_size: PageSize,
     read_only: bool,
+    sync_style: SyncStyle,
     poison: Poison,
     /// Whole pages that the file has room for. Never falls.
     page_count: AtomicU64,
@@ -63,12 +65,13 @@ impl Span {
 
 impl Storage {
     /// The file as it is now.
-    pub(crate) fn open(file: File, page_size: PageSize, read_only: bool) -> Result<Self> {
+    pub(crate) fn open(file: File, page_size: PageSize, options: &MmapOptions) -> Result<Self> {
         let len = length(&file)?;
         Ok(Storage {
             file,
             page_size,
-            read_only,
+            read_only: options.read_only,
+            sync_style: options.sync_style,
             poison: Poison::default(),
             page_count: AtomicU64::new(len / page_size.bytes() as u64),
             opened_with: len / page_size.bytes() as u64,
@@ -251,8 +254,14 @@ impl Storage {
 
     fn sync_bytes(&self, map: &Map, offset: usize, len: usize) -> Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        retried(|| map.sync(offset, len))
-            .map_err(|error| self.failed(format!("syncing {len} bytes at {offset} (msync)"), error))
+        let synced = retried(|| match self.sync_style {
+            SyncStyle::Msync => map.sync(offset, len),
+            SyncStyle::Fdatasync => rustix::fs::fdatasync(&self.file).map_err(Into::into),
+        });
+        synced.map_err(|error| {
+            let how = self.sync_style.name();
+            self.failed(format!("syncing {len} bytes at {offset} ({how})"), error)
+        })
     }
 
     /// What a sync cannot tell: dirty pages past the end of a file that somebody cut off are dropped

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use bifolio_pager::conformance::Fixture;
 use bifolio_pager::{Geometry, META_LEN, MetaSlot, PageId, Pager};
-use bifolio_pager_mmap::{MmapOptions, WriteStyle};
+use bifolio_pager_mmap::{MmapOptions, SyncStyle, WriteStyle};
 use common::{OnFile, options};
 
 /// One of the styles of writing; with `private_bytes` so small that pages are spilled, or not.
@@ -34,6 +34,10 @@ impl Mapped {
         MmapOptions {
             write_style: self.write_style,
             private_bytes: self.private_bytes,
+            sync_style: match self.private_bytes {
+                0 => SyncStyle::Msync,
+                _ => SyncStyle::Fdatasync,
+            },
             ..options()
         }
     }
