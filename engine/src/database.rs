@@ -216,24 +216,25 @@ impl Database {
     /// to log now and then: it asks the kernel about every page of the file (some 20 ns each).
     ///
     /// # Errors
-    /// When the file can no longer be opened by its path.
+    /// When the system does not say; a database in memory has none.
     pub fn memory_report(&self) -> Result<MemoryReport> {
+        self.open.refuse_in_child()?;
         let counters = self.counters();
         let page_bytes = self.page_size() as u64;
-        match &self.open.keeping {
-            Keeping::Nothing if self.path().as_os_str().is_empty() => Ok(MemoryReport {
+        let Some(lock) = self.open.lock.get() else {
+            return Ok(MemoryReport {
                 pinned_bytes: counters.memory_bytes.unwrap_or(0),
                 ..MemoryReport::of_process()
-            }),
-            Keeping::Log(place) => {
-                let path = self.path().canonicalize();
-                let path = path.unwrap_or_else(|_| self.path().to_owned());
-                let logs = place.files()?;
-                let logs: Vec<_> = logs.iter().map(|name| path.with_file_name(name)).collect();
-                MemoryReport::of(&path, &logs, page_bytes, &counters)
-            }
-            _ => MemoryReport::of(self.path(), &[], page_bytes, &counters),
-        }
+            });
+        };
+        let names = match &self.open.keeping {
+            Keeping::Log(place) => place.files()?,
+            _ => Vec::new(),
+        };
+        let path = self.path().canonicalize();
+        let path = path.unwrap_or_else(|_| self.path().to_owned());
+        let logs: Vec<_> = names.iter().map(|name| path.with_file_name(name)).collect();
+        MemoryReport::of((lock.file(), &path), &logs, page_bytes, &counters)
     }
 
     /// What really runs, in words: the pager, its I/O, its size.

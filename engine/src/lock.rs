@@ -130,6 +130,11 @@ impl Lock {
         Ok(lock)
     }
 
+    /// The file that is locked.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The database is open: whoever comes now need not wait for its recovery.
     pub fn opened(&self) {
         // Only a program that does not exist yet asks for this byte alone, and it can wait.

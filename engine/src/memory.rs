@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bifolio_pager::Counters;
 use bifolio_pager_mmap::cached_bytes;
@@ -47,20 +47,22 @@ pub struct MemoryReport {
 }
 
 impl MemoryReport {
-    /// What is to be had about the database in the file at `path`, whose log lies in `logs`.
+    /// What is to be had about the database in `file`, whose log lies in `logs`.
+    ///
+    /// `file` is lent and not opened here: to close another descriptor of it would take the holder's
+    /// name away (lock.rs).
     pub(crate) fn of(
-        path: &Path,
-        logs: &[std::path::PathBuf],
+        (file, path): (&File, &Path),
+        logs: &[PathBuf],
         page_bytes: u64,
         counters: &Counters,
     ) -> Result<Self> {
         let failed = |error| Error::file("look at the memory of", path, error);
-        let file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         let mapping = Mapping::of(meta.dev(), meta.ino());
         let pages = |count: Option<u64>| count.map(|count| count * page_bytes);
         let frames_bytes = pages(counters.frames_used);
-        let cached = cached_bytes(&file).map_err(failed)?;
+        let cached = cached_bytes(file).map_err(failed)?;
         let mut report = MemoryReport {
             file_bytes: meta.len(),
             pinned_bytes: counters.memory_bytes.unwrap_or(0),

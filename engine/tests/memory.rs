@@ -116,6 +116,23 @@ fn the_report_agrees_with_the_kernel_on_each_pager() {
 }
 
 #[test]
+fn looking_at_the_memory_leaves_the_holder_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let db = Database::create(&path).unwrap();
+    drop(db.write().unwrap());
+    db.memory_report().unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+    // The name is a POSIX record lock, which the system lists with its process.
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let name = format!(":{inode} ");
+    let held = locks
+        .lines()
+        .filter(|line| line.contains("POSIX") && line.contains(&name));
+    assert_eq!(held.count(), 1, "{locks}");
+}
+
+#[test]
 fn the_log_does_not_fill_the_page_cache() {
     for (name, choice) in choices() {
         let directory = tempfile::tempdir().unwrap();
