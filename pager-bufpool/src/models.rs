@@ -71,7 +71,7 @@ impl Pool {
     /// One attempt to bring the page in.
     fn load(&self) {
         if self.state.begin_load(self.state.load(), Loader::Thread) {
-            self.state.publish(self.filled().into_word());
+            self.state.publish(self.filled().into_word(), false);
             self.parking.wake(ID);
         }
     }

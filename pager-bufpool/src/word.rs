@@ -80,6 +80,21 @@ const NOTE: u64 = !0 << FRAME_SHIFT;
 /// What a page keeps of its life on the way in.
 const LIFE: u64 = PRIVATE | DIRTY | SEALING;
 
+/// The fields, which cover the word without overlap.
+const FIELDS: [u64; 13] = [
+    PHASE, DEAD, PRIVATE, DIRTY, WRITING, REFERENCED, ASYNC, EXCLUSIVE, SEALING, FRESH, INNER,
+    LATCHES, NOTE,
+];
+const _: () = {
+    let (mut covered, mut index) = (0, 0);
+    while index < FIELDS.len() {
+        assert!(FIELDS[index] != 0 && covered & FIELDS[index] == 0);
+        covered |= FIELDS[index];
+        index += 1;
+    }
+    assert!(covered == u64::MAX);
+};
+
 const fn inner_bit(inner: bool) -> u64 {
     if inner { INNER } else { 0 }
 }
@@ -783,6 +798,36 @@ mod tests {
         assert!(word.is_sealed_resident());
         assert!(!word.is_dirty());
         assert_eq!(word.frame(), FRAME);
+    }
+
+    #[test]
+    fn each_phase_says_what_may_be_done_in_it() {
+        let absent = NEW;
+        let loading = absent.begin_load(Loader::Thread).unwrap();
+        let resident = loading.publish(FRAME, false);
+        let taken = resident.take().unwrap();
+        let phases = [absent, loading, resident, taken].map(Word::phase);
+        let expected = [Phase::Absent, Phase::Loading, Phase::Resident, Phase::Taken];
+        assert_eq!(phases, expected);
+        let readable = [absent, loading, resident, taken].map(Word::is_sealed_resident);
+        assert_eq!(readable, [false, false, true, false]);
+        let may_begin = [absent, loading, resident, taken].map(Word::may_begin);
+        assert_eq!(may_begin, [true, false, false, false]);
+        assert!(!created().is_sealed_resident(), "it is private");
+        assert!(!Word(resident.0 | DEAD).is_sealed_resident(), "it is dead");
+    }
+
+    #[test]
+    fn a_word_tells_who_ends_a_load_and_who_holds_the_page() {
+        assert!(!NEW.begin_load(Loader::Thread).unwrap().is_async());
+        assert!(NEW.begin_load(Loader::Ring).unwrap().is_async());
+        assert!(!created().is_latched() && !created().is_sealing());
+        assert!(created().latch_shared().unwrap().is_latched());
+        let written = created().latch_exclusive().unwrap();
+        assert!(written.is_latched());
+        assert!(written.begin_seal().unwrap().is_sealing());
+        let used = created().latch_shared().unwrap();
+        assert!(used.is_referenced() && !loaded().is_referenced());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl File {
     /// A file with one page that nothing is known of.
     fn new() -> Arc<Self> {
         Arc::new(File {
-            pages: Pages::new(PageId::new(1), 4),
+            pages: Pages::new(PageId::new(1), 4, true),
             bytes: UnsafeCell::new(0),
         })
     }
@@ -36,7 +36,7 @@ impl File {
     }
 
     fn read_sealed(&self) {
-        if let Some(_hold) = self.pages.hold_sealed(ID) {
+        if let Some(_hold) = self.pages.use_sealed(ID) {
             self.bytes.with(|_| ());
         }
     }

@@ -1,7 +1,7 @@
 //! `parking_lot`'s locks, as far as we use them, over those of a model, which look like `std`'s.
 //!
-//! A wait with a time limit ends, in a model, whenever chance wills (shuttle), or never by itself
-//! (loom): what is right must not depend on how long a moment takes.
+//! A wait with a time limit ends, in a model, whenever the others have had a turn (shuttle), or never
+//! by itself (loom): what is right must not depend on how long a moment takes.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -119,9 +119,8 @@ impl Condvar {
     /// Gives the lock back until notified, or for a while.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _most: Duration) {
         #[cfg(shuttle)]
-        if shuttle::rand::Rng::gen_bool(&mut shuttle::rand::thread_rng(), 0.5) {
-            return MutexGuard::unlocked(guard, shuttle::thread::yield_now);
-        }
+        MutexGuard::unlocked(guard, shuttle::thread::yield_now);
+        #[cfg(loom)]
         self.wait(guard);
     }
 }
