@@ -104,7 +104,7 @@ impl Pool {
     }
 
     fn settle(&self, taken: Taken<'_>) {
-        let vacated = taken.settle(&self.hazards.snapshot());
+        let vacated = taken.settle(&self.hazards.snapshot(), || None);
         self.parking.wake(ID);
         if let Some(vacated) = vacated {
             let owned = self.frames.own(vacated);
@@ -239,7 +239,7 @@ fn a_page_is_sealed_once_and_then_read_without_a_latch() {
         let hold = pool.state.latch_exclusive();
         if let Ok(hold) = hold {
             pool.fill(hold.frame());
-            hold.begin_seal();
+            hold.begin_seal(false);
             let busy = || pool.state.end_seal().err();
             while busy().is_some() {
                 pool.parking
