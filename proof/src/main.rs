@@ -17,6 +17,7 @@
 
 mod campaign;
 mod corpus;
+mod device;
 mod fuse;
 mod machine;
 mod pagers;
@@ -43,6 +44,8 @@ enum Command {
     /// A process that `fuse` starts and kills.
     #[command(hide = true)]
     FuseWorker(fuse::worker::WorkerArguments),
+    /// Layer D: the power is cut below ext4, XFS or btrfs.
+    Loop(device::Arguments),
     /// Layer E: requests fail under a real kernel, and files are cut off.
     Kernel(fuse::failures::Arguments),
     /// A process that `kernel` starts.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().layer {
         Command::Fuse(arguments) => fuse::run(&arguments),
         Command::FuseWorker(arguments) => Ok(fuse::worker::work(&arguments)),
+        Command::Loop(arguments) => device::run(&arguments),
         Command::Kernel(arguments) => fuse::failures::run(&arguments),
         Command::FuseSurvivor(arguments) => Ok(fuse::survive(&arguments)),
         Command::Storm(arguments) => storm::run(&arguments),

@@ -88,6 +88,28 @@ impl Content {
         }
     }
 
+    /// What `file` holds. What is zeros takes no memory.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn load(file: &File) -> io::Result<Self> {
+        let mut content = Content::default();
+        content.set_len(file.metadata()?.len());
+        let mut piece = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < content.len {
+            let count = (content.len - offset).min(piece.len() as u64) as usize;
+            file.read_exact_at(&mut piece[..count], offset)?;
+            for (index, block) in piece[..count].chunks(BLOCK_LEN).enumerate() {
+                if block.iter().any(|&byte| byte != 0) {
+                    content.write(offset + (index * BLOCK_LEN) as u64, block);
+                }
+            }
+            offset += count as u64;
+        }
+        Ok(content)
+    }
+
     /// Writes everything to `file`, which is empty.
     ///
     /// # Errors

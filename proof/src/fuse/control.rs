@@ -171,6 +171,16 @@ impl Control {
         self.shared.changed.notify_all();
     }
 
+    /// Lets a stopped world run again, and not stop any more. For who has taken the image already.
+    pub fn go_on(&self) {
+        let mut state = self.shared.state.lock();
+        state.stop_at = u64::MAX;
+        if state.world == World::Stopped {
+            state.world = World::Runs;
+        }
+        self.shared.changed.notify_all();
+    }
+
     /// Whether the world runs.
     pub fn runs(&self) -> bool {
         self.shared.state.lock().world == World::Runs

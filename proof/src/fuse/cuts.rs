@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::control::Control;
-use super::disk::{Disk, Survival};
+use super::disk::{Disk, SECTOR, Survival};
 use super::mount::{self, Mounted};
 use super::oracle::{NAME, Oracle, scratch};
 use super::plan::Plan;
@@ -136,7 +136,7 @@ impl History<'_> {
         self.tally.add("operations", control.operations());
         self.tally.add("cuts", 1);
         let survival = Survival::draw(&mut self.random);
-        self.disk = control.disk().power_cut(survival, &mut self.random);
+        self.disk = control.disk().power_cut(survival, SECTOR, &mut self.random);
         self.oracle
             .look(&self.disk, acknowledged, &mut self.random, self.tally)
             .map_err(|what| format!("under {:?}, {survival:?}: {what}", arguments.pager))

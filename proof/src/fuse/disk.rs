@@ -31,8 +31,8 @@ pub type Ino = u64;
 /// The directory's own number, which no file has.
 pub const ROOT: Ino = 1;
 
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
+/// What the disk of the model writes whole or not at all, in bytes.
+pub const SECTOR: usize = 512;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -223,8 +223,9 @@ impl Disk {
         }
     }
 
-    /// What a power cut now leaves: a disk with everything on it durable.
-    pub fn power_cut(&self, survival: Survival, random: &mut StdRng) -> Disk {
+    /// What a power cut now leaves, where the disk writes `sector` bytes whole or not at all: a disk
+    /// with everything on it durable.
+    pub fn power_cut(&self, survival: Survival, sector: usize, random: &mut StdRng) -> Disk {
         let mut names = self.durable_names.clone();
         for naming in &self.unsynced_names {
             if survival.spares(random) {
@@ -233,7 +234,7 @@ impl Disk {
         }
         let left = |ino: &Ino| names.values().any(|named| named == ino);
         let files = self.files.iter().filter(|(ino, _)| left(ino));
-        let files = files.map(|(&ino, file)| (ino, file.after_cut(survival, random)));
+        let files = files.map(|(&ino, file)| (ino, file.after_cut(survival, sector, random)));
         Disk {
             files: files.collect(),
             durable_names: names.clone(),
@@ -251,9 +252,13 @@ impl Disk {
         let mut disk = Disk::default();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
+            let file = File::open(entry.path())?;
+            let content = Content::load(&file)?;
             let ino = disk.create(&entry.file_name());
-            disk.write(ino, 0, &fs::read(entry.path())?);
-            disk.sync(ino);
+            disk.files.insert(ino, Inode::of(content));
         }
         disk.sync_names();
         Ok(disk)
@@ -273,35 +278,40 @@ impl Disk {
 }
 
 impl Inode {
-    fn after_cut(&self, survival: Survival, random: &mut StdRng) -> Inode {
+    fn after_cut(&self, survival: Survival, sector: usize, random: &mut StdRng) -> Inode {
         let mut left = self.durable.clone();
         for change in &self.unsynced {
             match change {
                 Change::Length(_) if survival.spares(random) => change.apply(&mut left),
                 Change::Length(_) => {}
                 Change::Bytes(offset, data) => {
-                    for (at, sector) in sectors(*offset, data) {
+                    for (at, piece) in sectors(*offset, data, sector) {
                         if survival.spares(random) {
-                            left.write(at, sector);
+                            left.write(at, piece);
                         }
                     }
                 }
             }
         }
         left.trim();
+        Inode::of(left)
+    }
+
+    /// With everything durable.
+    fn of(content: Content) -> Inode {
         Inode {
-            live: left.clone(),
-            durable: left,
+            live: content.clone(),
+            durable: content,
             unsynced: Vec::new(),
         }
     }
 }
 
 /// A write in the pieces that survive each by itself, with where they go.
-fn sectors(offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let first = (SECTOR - (offset % SECTOR as u64) as usize).min(data.len());
+fn sectors(offset: u64, data: &[u8], sector: usize) -> impl Iterator<Item = (u64, &[u8])> {
+    let first = (sector - (offset % sector as u64) as usize).min(data.len());
     let (head, tail) = data.split_at(first);
-    let whole = std::iter::once(head).chain(tail.chunks(SECTOR));
+    let whole = std::iter::once(head).chain(tail.chunks(sector));
     whole.scan(offset, |at, sector| {
         let begin = *at;
         *at += sector.len() as u64;
@@ -319,7 +329,7 @@ mod tests {
     }
 
     fn cut(disk: &Disk, survival: Survival, seed: u64) -> Disk {
-        disk.power_cut(survival, &mut StdRng::seed_from_u64(seed))
+        disk.power_cut(survival, SECTOR, &mut StdRng::seed_from_u64(seed))
     }
 
     fn bytes(disk: &Disk, file: &str) -> Option<Vec<u8>> {

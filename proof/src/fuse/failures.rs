@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 use rustix::io::Errno;
 
 use super::control::{Control, Failure, Fault, Kind};
-use super::disk::{Disk, Survival};
+use super::disk::{Disk, SECTOR, Survival};
 use super::mount::{self, Mounted};
 use super::oracle::{NAME, Oracle, scratch};
 use super::plan::Plan;
@@ -175,7 +175,7 @@ impl Case {
             Blow::Fails(..) => tally.add("failed requests", control.failed()),
         }
         let survival = Survival::draw(random);
-        let left = control.disk().power_cut(survival, random);
+        let left = control.disk().power_cut(survival, SECTOR, random);
         let outcome = oracle.look(&left, durable, random, tally);
         outcome.map_err(|what| format!("after a cut, {survival:?}: {what}"))
     }

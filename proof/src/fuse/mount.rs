@@ -117,7 +117,7 @@ mod tests {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
 
     use super::super::control::{Failure, Fault, Kind};
-    use super::super::disk::{Disk, Survival};
+    use super::super::disk::{Disk, SECTOR, Survival};
     use super::*;
 
     /// A mounted file system; `None`, and a word about it, where there can be none.
@@ -135,7 +135,7 @@ mod tests {
     /// What the file of this name holds after a cut that spares nothing it need not spare.
     fn left(control: &Control, name: &str) -> Option<Vec<u8>> {
         let disk = control.disk();
-        let left = disk.power_cut(Survival::Nothing, &mut StdRng::seed_from_u64(1));
+        let left = disk.power_cut(Survival::Nothing, SECTOR, &mut StdRng::seed_from_u64(1));
         let content = left.content(left.find(OsStr::new(name))?)?;
         Some(content.read(0, 1 << 20))
     }
