@@ -91,7 +91,13 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
             &format!("loop {}", arguments.fs.name()),
             &why,
         )),
-        None => campaign::run(arguments, &arguments.common),
+        None => {
+            // One case at a time: the kernel keeps one list of the disks that btrfs may be on, and
+            // holds those of one case while it looks for those of another.
+            let jobs = arguments.common.jobs.or(Some(1));
+            let common = arguments.common.clone();
+            campaign::run(arguments, &Common { jobs, ..common })
+        }
     }
 }
 
