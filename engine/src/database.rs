@@ -207,6 +207,21 @@ impl Database {
         self.open.log.get().map(|log| log.sync_method())
     }
 
+    /// Gives the buffer pool another size while it runs, in bytes: at most the one that it was opened
+    /// with. What no longer fits is evicted, and written out if need be, before this returns.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] under another pager, for more than the pool was opened with, and for too little
+    /// to work in; the pager's error where guards that are held do not fit. The pool then stays as it was.
+    pub fn resize_pool(&self, bytes: u64) -> Result<()> {
+        match &self.open.pager {
+            AnyPager::Pool(pool) => Ok(pool.resize(bytes)?),
+            _ => Err(Error::BadOption(
+                "only a buffer pool has a size to change".to_owned(),
+            )),
+        }
+    }
+
     /// What the pager counted since the database was opened.
     pub fn counters(&self) -> Counters {
         with_pager!(&self.open.pager, pager => pager.counters())

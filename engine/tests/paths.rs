@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use bifolio::{Database, Error, Options, PagerChoice, PoolConfig, PoolSize, Result};
+use bifolio::{Database, Error, MmapConfig, Options, PagerChoice, PoolConfig, PoolSize, Result};
 use common::child::{self, in_child};
 use common::{options, pagers, scratch};
 
@@ -293,4 +293,36 @@ fn where_one_may_not_write_one_may_read() {
             );
         }
     }
+}
+
+#[test]
+fn a_pool_changes_its_size_while_the_database_is_open() {
+    let (_directory, path) = scratch();
+    let pool = PoolConfig {
+        size: PoolSize::Bytes(8 << 20),
+        ..PoolConfig::default()
+    };
+    let database = Options::new()
+        .pager(PagerChoice::Pool(pool))
+        .max_bytes(1 << 30)
+        .create(&path)
+        .expect("a database");
+    let before = database.counters().frames;
+    database.resize_pool(4 << 20).expect("nothing is guarded");
+    let counters = database.counters();
+    assert!(counters.frames < before);
+    assert!(counters.memory_bytes <= Some(4 << 20));
+    for bytes in [0, 9 << 20] {
+        let refused = database.resize_pool(bytes);
+        assert!(refused.is_err(), "{bytes}");
+    }
+    database.resize_pool(8 << 20).expect("what it had");
+    assert_eq!(database.counters().frames, before);
+    drop(database);
+    let mapped = Options::new()
+        .pager(PagerChoice::Mmap(MmapConfig::default()))
+        .open(&path)
+        .expect("the same database");
+    let refused = mapped.resize_pool(8 << 20).expect_err("it has no pool");
+    assert!(matches!(refused, Error::BadOption(_)), "{refused}");
 }

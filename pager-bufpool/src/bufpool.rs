@@ -45,6 +45,19 @@ impl BufPool {
         })
     }
 
+    /// Gives the pool another budget while it runs: at most what it was opened with, for which its tables
+    /// are made. Less memory is had by evicting, and writing out, what no longer fits; it is the system's
+    /// again when this returns.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`](bifolio_pager::Error::BadOption) for more than the pool was opened with, or too
+    /// little to work in; [`Error::NoFreeFrame`](bifolio_pager::Error::NoFreeFrame) where guards hold more
+    /// frames than are to be left, [`Error::Poisoned`](bifolio_pager::Error::Poisoned) where pages that
+    /// would have to be written cannot be. The pool then has the budget that it had.
+    pub fn resize(&self, budget_bytes: u64) -> Result<()> {
+        self.core.resize(budget_bytes)
+    }
+
     /// Frames that the pool may fill now.
     pub fn frame_count(&self) -> usize {
         self.core.frames.usable()

@@ -128,6 +128,31 @@ impl Core {
         frames
     }
 
+    /// Evicts until no more frames are in use than there are to be.
+    ///
+    /// # Errors
+    /// As [`Core::frame`].
+    pub(crate) fn evict_surplus(&self) -> Result<()> {
+        let mut fruitless = 0;
+        while !self.frames.withhold_surplus() {
+            self.reap(&|| false);
+            let sweep = self.sweep(self.cleaning_batch());
+            let freed = sweep.frames.len();
+            drop(sweep.frames); // to the free list
+            if freed > 0 || self.clean(&sweep.dirty) {
+                fruitless = 0;
+            } else if sweep.in_transit {
+                self.wait_for_transit();
+            } else if fruitless < PATIENCE {
+                fruitless += 1;
+                self.frames.shortage.nap(MOMENT);
+            } else {
+                return Err(self.exhausted(!sweep.dirty.is_empty()));
+            }
+        }
+        Ok(())
+    }
+
     /// Steps 1 and 2, until something was freed or there is nothing to be had.
     pub(crate) fn sweep(&self, want: usize) -> Sweep<'_> {
         let _sweeping = self.sweeping.lock();

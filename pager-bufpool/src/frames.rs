@@ -60,7 +60,10 @@ pub(crate) struct Frames {
     count: usize,
     occupants: Box<[AtomicU64]>,
     free: Mutex<Vec<FrameId>>,
-    withheld: AtomicUsize,
+    withheld: Mutex<Vec<FrameId>>,
+    usable: AtomicUsize,
+    /// Whether the kernel was asked for huge pages and did not refuse.
+    huge: bool,
     /// Frames that may be in use; what is above is withheld as it comes by.
     target: AtomicUsize,
     pub(crate) shortage: Shortage,
@@ -92,7 +95,7 @@ impl Frames {
         } else {
             start.align_offset(HUGE_PAGE).min(slack)
         };
-        advise_huge(&map, skip, len);
+        let huge = advise_huge(&map, skip, len);
         // SAFETY: `skip <= slack`, so the result lies in the mapping of `len + slack` bytes.
         let base = unsafe { start.add(skip) };
         Ok(Frames {
@@ -103,7 +106,9 @@ impl Frames {
             occupants: (0..count).map(|_| AtomicU64::new(NO_PAGE)).collect(),
             // Popped from the end: low frames first, so that few huge pages are touched early.
             free: Mutex::new((0..count as u32).rev().map(FrameId).collect()),
-            withheld: AtomicUsize::new(0),
+            withheld: Mutex::default(),
+            usable: AtomicUsize::new(count),
+            huge,
             target: AtomicUsize::new(count),
             shortage: Shortage::default(),
         })
@@ -116,7 +121,7 @@ impl Frames {
 
     /// Frames that may hold a page.
     pub(crate) fn usable(&self) -> usize {
-        self.count - self.withheld.load(Ordering::Relaxed)
+        self.usable.load(Ordering::Relaxed)
     }
 
     /// Frames on the free list.
@@ -124,9 +129,56 @@ impl Frames {
         self.free.lock().len()
     }
 
-    /// Asks for at most `target` frames to be used from now on; they are withheld as they come free.
-    pub(crate) fn shrink_to(&self, target: usize) {
-        self.target.fetch_min(target, Ordering::Relaxed);
+    /// Whether the frames are in huge pages, as far as can be told.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.huge
+    }
+
+    /// Asks for `target` frames to be used from now on, or all there are. Surplus ones are withheld as
+    /// they come free; if there are too few, withheld ones come back at once.
+    pub(crate) fn retarget(&self, target: usize) {
+        let mut withheld = self.withheld.lock();
+        self.target.store(target, Ordering::Relaxed);
+        while self.usable() < target
+            && let Some(frame) = withheld.pop()
+        {
+            self.usable.fetch_add(1, Ordering::Relaxed);
+            drop(Owned {
+                frames: self,
+                frame,
+            }); // to the free list
+        }
+    }
+
+    /// Withholds free frames while more are usable than there are to be; whether that is enough.
+    pub(crate) fn withhold_surplus(&self) -> bool {
+        while self.has_surplus() {
+            let Some(frame) = self.free.lock().pop() else {
+                return false;
+            };
+            let owned = Owned {
+                frames: self,
+                frame,
+            };
+            drop(self.withhold_if_surplus(owned)); // to the free list, if it is none
+        }
+        true
+    }
+
+    /// Withholds the frame if there are too many; else it is given back.
+    fn withhold_if_surplus<'p>(&'p self, owned: Owned<'p>) -> Option<Owned<'p>> {
+        let mut withheld = self.withheld.lock();
+        // Once more, under the lock: two threads may have seen the same surplus.
+        if !self.has_surplus() {
+            return Some(owned);
+        }
+        withheld.push(owned.withhold());
+        self.usable.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    fn has_surplus(&self) -> bool {
+        self.usable() > self.target.load(Ordering::Relaxed)
     }
 
     /// A frame from the free list.
@@ -137,10 +189,12 @@ impl Frames {
                 frames: self,
                 frame,
             };
-            if self.usable() <= self.target.load(Ordering::Relaxed) {
+            if !self.has_surplus() {
                 return Some(owned);
             }
-            owned.withhold();
+            if let Some(owned) = self.withhold_if_surplus(owned) {
+                return Some(owned);
+            }
         }
     }
 
@@ -225,16 +279,23 @@ impl Frames {
     }
 }
 
-fn advise_huge(map: &MmapRaw, skip: usize, len: usize) {
+/// Asks for huge pages; whether there is anything to ask for, and the kernel did not refuse.
+fn advise_huge(map: &MmapRaw, skip: usize, len: usize) -> bool {
     // Whole huge pages only: a huge page that reaches past the frames would cost more than the
     // budget. A kernel without huge pages says no, and then there are none.
     let huge = len / HUGE_PAGE * HUGE_PAGE;
-    if huge > 0 {
-        let _ = map.advise_range(Advice::HugePage, skip, huge);
-    }
+    let had = huge > 0 && map.advise_range(Advice::HugePage, skip, huge).is_ok();
     if len > huge {
         let _ = map.advise_range(Advice::NoHugePage, skip + huge, len - huge);
     }
+    had && !are_huge_pages_off()
+}
+
+/// Whether the administrator has turned them off, in which case the kernel takes the advice and does
+/// nothing.
+fn are_huge_pages_off() -> bool {
+    std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|text| text.contains("[never]"))
 }
 
 /// A frame that is in no page's word and that nobody else can reach. Goes to the free list when
@@ -285,13 +346,14 @@ impl<'p> Owned<'p> {
         }
     }
 
-    /// Gives the memory back to the system, for good: something else needs its part of the budget.
-    fn withhold(self) {
+    /// Gives the memory back to the system: something else needs its part of the budget.
+    fn withhold(self) -> FrameId {
         let this = ManuallyDrop::new(self);
         let frames = this.frames;
         let start = this.frame.index() * frames.page_size.bytes();
         let offset = start + (frames.base.as_ptr() as usize - frames.map.as_mut_ptr() as usize);
-        // SAFETY: nobody has the frame's memory, and nobody will: it is not on the free list.
+        // SAFETY: nobody has the frame's memory: it is ours, and then on the list of withheld frames.
+        // Whoever gets it from there fills it before it reads it.
         let advised = unsafe {
             let len = frames.page_size.bytes();
             frames
@@ -302,7 +364,7 @@ impl<'p> Owned<'p> {
         frames
             .occupant_of(this.frame)
             .store(WITHHELD, Ordering::Release);
-        frames.withheld.fetch_add(1, Ordering::Relaxed);
+        this.frame
     }
 }
 
@@ -463,12 +525,18 @@ mod tests {
     fn a_smaller_target_withholds_frames_as_they_come_by() {
         let frames = frames(600);
         let held = frames.pop().unwrap();
-        frames.shrink_to(590);
+        frames.retarget(590);
         drop(held);
         let owned: Vec<_> = std::iter::from_fn(|| frames.pop()).collect();
         assert_eq!(owned.len(), 590);
         assert_eq!(frames.usable(), 590);
         drop(owned);
         assert_eq!(frames.free_len(), 590);
+        frames.retarget(595);
+        assert_eq!((frames.usable(), frames.free_len()), (595, 595));
+        frames.retarget(10);
+        assert!(frames.withhold_surplus());
+        frames.retarget(usize::MAX);
+        assert_eq!((frames.usable(), frames.free_len()), (600, 600));
     }
 }

@@ -24,7 +24,7 @@ pub struct PoolOptions {
     /// what was there is lost. Finished when the pool is dropped. Costs 64 KiB of the budget, 8 bytes
     /// of the file and a lock for each access. Default: no.
     pub trace: Option<PathBuf>,
-    /// The most bytes that the file may grow to. Costs 16 bytes of the budget for each 16,384 pages
+    /// The most bytes that the file may grow to. Costs 24 bytes of the budget for each 16,384 pages
     /// of it. Default: 1 TiB.
     pub max_bytes: u64,
 }
@@ -135,7 +135,7 @@ pub const LEAST_FRAMES: usize = 8;
 /// Pages in one chunk of the page table, and what a chunk costs; see `bifolio_pager::table`.
 const CHUNK_PAGES: u64 = 1 << 14;
 const CHUNK_BYTES: u64 = CHUNK_PAGES * 8;
-const CHUNK_POINTER_BYTES: u64 = 16;
+const CHUNK_POINTER_BYTES: u64 = size_of::<std::sync::OnceLock<Box<[u64]>>>() as u64;
 
 /// Where the bytes of a budget go.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +203,11 @@ impl Budget {
         let beside_table = spare.saturating_sub(chunks * CHUNK_BYTES) / self.frame_bytes;
         let frames = beside_table.max(spare / 2 / self.frame_bytes);
         (frames.min(u32::MAX as u64) as usize).max(LEAST_FRAMES)
+    }
+
+    /// The same, with other bytes to spend.
+    pub(crate) fn with_bytes(self, bytes: u64) -> Self {
+        Budget { bytes, ..self }
     }
 
     /// Bytes held when `frames` frames are in use and the page table holds `table_bytes`.

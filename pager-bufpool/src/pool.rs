@@ -50,7 +50,10 @@ pub(crate) struct Core {
     inner: AtomicUsize,
     pub(crate) counts: Counts,
     pub(crate) signal: Signal,
-    budget: Budget,
+    /// Held while the number of frames changes.
+    budget: Mutex<Budget>,
+    /// What the pool was opened with, for which its tables are made.
+    budget_most: u64,
 }
 
 impl Core {
@@ -79,8 +82,30 @@ impl Core {
             inner: AtomicUsize::new(0),
             counts: Counts::default(),
             signal: Signal::default(),
-            budget,
+            budget: Mutex::new(budget),
+            budget_most: options.budget_bytes,
         })
+    }
+
+    /// As [`BufPool::resize`](crate::BufPool::resize).
+    pub(crate) fn resize(&self, bytes: u64) -> Result<()> {
+        if bytes > self.budget_most {
+            return Err(Error::BadOption(format!(
+                "a pool of {bytes} bytes: it was opened with {}, and cannot have more",
+                self.budget_most
+            )));
+        }
+        let mut budget = self.budget.lock();
+        let new = budget.with_bytes(bytes);
+        new.check()?;
+        let page_count = self.disk.page_count();
+        self.frames.retarget(new.frames(page_count));
+        if let Err(error) = self.evict_surplus() {
+            self.frames.retarget(budget.frames(page_count));
+            return Err(error);
+        }
+        *budget = new;
+        Ok(())
     }
 
     fn is_page(&self, id: PageId) -> bool {
@@ -362,8 +387,8 @@ impl Pager for Core {
 
     fn grow(&self, page_count: u64) -> Result<()> {
         if self.disk.grow(page_count)? {
-            self.frames
-                .shrink_to(self.budget.frames(self.disk.page_count()));
+            let budget = self.budget.lock();
+            self.frames.retarget(budget.frames(self.disk.page_count()));
         }
         Ok(())
     }
@@ -528,7 +553,10 @@ impl Pager for Core {
         let counts = &self.counts;
         let usable = self.frames.usable();
         let used = usable.saturating_sub(self.frames.free_len());
-        let held = self.budget.held_bytes(usable, self.table.memory_bytes());
+        let held = self
+            .budget
+            .lock()
+            .held_bytes(usable, self.table.memory_bytes());
         Counters {
             hits: Some(counts.hits.sum()),
             pages_read: get(&counts.pages_read),
@@ -551,7 +579,7 @@ impl Pager for Core {
 
     fn effective_backend(&self) -> String {
         format!(
-            "pool, {}, {}, {}, {} frames of {} KiB",
+            "pool, {}, {}, {}, {} frames of {} KiB{}",
             self.disk.io.name(),
             if self.disk.is_direct() {
                 "O_DIRECT"
@@ -559,8 +587,13 @@ impl Pager for Core {
                 "page cache"
             },
             self.policy.name(),
-            self.frames.count(),
+            self.frames.usable(),
             self.geometry.page_size.bytes() / 1024,
+            if self.frames.is_huge() {
+                " in huge pages"
+            } else {
+                ""
+            },
         )
     }
 }

@@ -19,7 +19,7 @@ pub struct PageTable<T> {
 }
 
 impl<T: Default> PageTable<T> {
-    /// A table for pages `0 .. capacity`. Costs 16 bytes per 16,384 pages until it is used.
+    /// A table for pages `0 .. capacity`. Costs 24 bytes per 16,384 pages until it is used.
     pub fn new(capacity: u64) -> Self {
         let chunks = capacity.div_ceil(CHUNK_LEN as u64);
         PageTable {

@@ -120,7 +120,9 @@ impl Replacement for TwoQueues {
 
     fn on_insert(&self, frame: FrameId, note: Note) {
         let state = &mut *self.state.lock();
-        let remembered = state.places.len() * self.rules.left_percent / 100;
+        // Of the frames in use now: a pool changes its size.
+        let frames = state.young.len() + state.main.len() + 1;
+        let remembered = frames * self.rules.left_percent / 100;
         let came_back = note.is_some_and(|note| {
             let since = state.left.wrapping_sub(note.get());
             (since as usize) < remembered

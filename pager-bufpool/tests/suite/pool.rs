@@ -491,6 +491,68 @@ fn memory_stays_within_the_budget_as_the_file_and_its_table_grow() {
 }
 
 #[test]
+fn a_pool_shrinks_and_grows_while_it_is_read_and_keeps_what_it_was_told() {
+    for io in backends() {
+        let file = tempfile::tempfile().unwrap();
+        let many = options(io, 400);
+        let budget = |frames| many.budget_for(GEOMETRY, frames);
+        let Some(pool) = open(&file, many.clone()) else {
+            continue;
+        };
+        make_room(&pool, 500);
+        let pages: Vec<_> = (0..390).map(|index| at(index, 1)).collect();
+        for &page in &pages {
+            put(&pool, page);
+        }
+        pool.seal(&pages[..200]).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..4 {
+                    for &page in &pages[..200] {
+                        assert_reads(&pool, page, 0);
+                    }
+                    println!("read {round}");
+                }
+            });
+            for frames in [300, 20, 100, 8, 400, 50] {
+                pool.resize(budget(frames)).unwrap();
+                let counters = pool.counters();
+                assert_eq!(counters.frames, Some(frames as u64));
+                assert!(
+                    counters.memory_bytes.unwrap() <= budget(frames),
+                    "{counters:?}"
+                );
+                assert!(counters.frames_used <= counters.frames, "{counters:?}");
+            }
+        });
+        for &page in &pages {
+            assert_reads(&pool, page, 0);
+        }
+    }
+}
+
+#[test]
+fn a_pool_is_not_resized_past_its_guards_or_its_tables_and_stays_as_it_was() {
+    let file = file_of(60);
+    let pool = open(&file, options(IoBackend::Pread, 40)).unwrap();
+    let budget = |frames| options(IoBackend::Pread, 40).budget_for(GEOMETRY, frames);
+    let guards: Vec<_> = (0..20)
+        .map(|index| pool.read(at(index, 1)).unwrap())
+        .collect();
+    let refused = pool.resize(budget(10)).unwrap_err();
+    assert!(matches!(refused, Error::NoFreeFrame { .. }), "{refused}");
+    assert_eq!(pool.counters().frames, Some(40));
+    for bytes in [budget(41), budget(8) - 1] {
+        let refused = pool.resize(bytes).unwrap_err();
+        assert!(matches!(refused, Error::BadOption(_)), "{refused}");
+    }
+    drop(guards);
+    pool.resize(budget(10)).unwrap();
+    (0..60).for_each(|index| assert_reads(&pool, at(index, 1), 0));
+    assert_eq!(pool.counters().frames, Some(10));
+}
+
+#[test]
 fn threads_that_hold_all_frames_are_told_and_nobody_hangs() {
     const THREADS: u64 = 6;
     let file = file_of(60);
