@@ -3,9 +3,9 @@
 use bifolio_pager::{PageRef, Pager};
 
 use crate::error::Result;
-use crate::node::{LeafRef, Overflow, Value};
+use crate::node::{Overflow, Value};
 use crate::overflow;
-use crate::tree::{Tree, child_for, visit};
+use crate::tree::{Tree, child_for, visit_leaf};
 
 /// Look-ups that go down the tree together.
 const BATCH: usize = 64;
@@ -54,8 +54,8 @@ impl<P: Pager> Tree<'_, P> {
         let mut overflowing: Vec<(usize, Overflow)> = Vec::new();
         for (index, (at, key)) in at.iter().zip(keys).enumerate() {
             value.clear();
-            let found = visit(self.pager, *at, |page| {
-                let found = LeafRef::parse(page, 0)?.find(key.as_ref())?;
+            let found = visit_leaf(self.pager, *at, |leaf| {
+                let found = leaf.find(key.as_ref())?;
                 if let Some(Value::Inline(bytes)) = found {
                     value.extend_from_slice(bytes);
                 }

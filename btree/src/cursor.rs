@@ -31,6 +31,8 @@ pub struct Cursor<'p, P: Pager> {
     leaf: Option<Place<'p, P>>,
     started: bool,
     ahead: ReadAhead,
+    /// Entries that the scan will probably step over, if its caller knows.
+    expected: u64,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -58,10 +60,13 @@ enum Direction {
 }
 
 /// Which children of the lowest branch were asked for before they are needed. The window grows
-/// while a scan goes on, so that a short one reads little in vain.
+/// while a scan goes on, so that a short one reads little in vain; where a scan's length was said,
+/// all leaves that it will reach are asked for at once, and none beyond.
 #[derive(Default)]
 struct ReadAhead {
     window: usize,
+    /// Leaves beyond the current one that the scan was said to reach.
+    expected: usize,
     /// Children beyond the current one, in the scan's direction, that were asked for.
     asked: usize,
     direction: Option<Direction>,
@@ -77,9 +82,17 @@ impl<'p, P: Pager> Cursor<'p, P> {
             leaf: None,
             started: false,
             ahead: ReadAhead::default(),
+            expected: 0,
             key: Vec::new(),
             value: Vec::new(),
         }
+    }
+
+    /// Says how many entries the scan that begins with the next seek will probably step over. Its
+    /// leaves are then asked for together when it begins, not one after the other. A scan may go on
+    /// beyond, or stop before.
+    pub fn expect(&mut self, entries: u64) {
+        self.expected = entries;
     }
 
     /// Goes before the first entry.
@@ -96,8 +109,8 @@ impl<'p, P: Pager> Cursor<'p, P> {
     /// within it.
     pub fn seek(&mut self, bound: Bound<&[u8]>) -> Result<()> {
         match bound {
-            Bound::Included(key) => self.seek_to(key, false),
-            Bound::Excluded(key) => self.seek_to(key, true),
+            Bound::Included(key) => self.seek_to(key, false, Direction::Forward),
+            Bound::Excluded(key) => self.seek_to(key, true, Direction::Forward),
             Bound::Unbounded => self.seek_end(Direction::Forward),
         }
     }
@@ -106,8 +119,8 @@ impl<'p, P: Pager> Cursor<'p, P> {
     /// within it.
     pub fn seek_back(&mut self, bound: Bound<&[u8]>) -> Result<()> {
         match bound {
-            Bound::Included(key) => self.seek_to(key, true),
-            Bound::Excluded(key) => self.seek_to(key, false),
+            Bound::Included(key) => self.seek_to(key, true, Direction::Backward),
+            Bound::Excluded(key) => self.seek_to(key, false, Direction::Backward),
             Bound::Unbounded => self.seek_end(Direction::Backward),
         }
     }
@@ -177,15 +190,11 @@ impl<'p, P: Pager> Cursor<'p, P> {
         self.path.clear();
     }
 
-    /// Goes down to the leaf for `key`, before its entry or after it.
-    fn seek_to(&mut self, key: &[u8], after: bool) -> Result<()> {
-        self.begin_seek();
-        let Some(top) = self.root.page else {
+    /// Goes down to the leaf for `key`, before its entry or after it, for a scan in `direction`.
+    fn seek_to(&mut self, key: &[u8], after: bool, direction: Direction) -> Result<()> {
+        let Some(leaf) = self.seek_leaf(direction, |branch| branch.child_index(key))? else {
             return Ok(());
         };
-        let leaf = self.descend(top, self.root.top_level(), |branch, _| {
-            branch.child_index(key)
-        })?;
         self.enter(leaf, |leaf| {
             let (index, found) = leaf.search(key)?;
             Ok(index + usize::from(after && found))
@@ -193,14 +202,52 @@ impl<'p, P: Pager> Cursor<'p, P> {
     }
 
     fn seek_end(&mut self, direction: Direction) -> Result<()> {
-        self.begin_seek();
-        let Some(top) = self.root.page else {
+        let Some(leaf) = self.seek_leaf(direction, |branch| Ok(near_end(branch, direction)))?
+        else {
             return Ok(());
         };
-        let leaf = self.descend(top, self.root.top_level(), |branch, _| {
-            Ok(near_end(branch, direction))
-        })?;
         self.enter(leaf, |leaf| Ok(near_end(leaf, direction)))
+    }
+
+    /// Goes down to the leaf that `choose` leads to; `None` in an empty tree. Asks for what the scan
+    /// is expected to reach from there.
+    fn seek_leaf(
+        &mut self,
+        direction: Direction,
+        choose: impl Fn(&BranchRef<'_>) -> Result<usize, Damage>,
+    ) -> Result<Option<PageRef>> {
+        self.begin_seek();
+        let Some(top) = self.root.page else {
+            return Ok(None);
+        };
+        let (expected, entries) = (self.expected, self.root.entries.max(1));
+        let mut ahead = mem::take(&mut self.ahead);
+        // How many leaves there are, if all branches have as many children as those on the path.
+        let mut leaves: u64 = 1;
+        let leaf = self.descend(top, self.root.top_level(), |branch, level| {
+            let child = choose(branch)?;
+            leaves = leaves.saturating_mul(branch.count() as u64 + 1);
+            if level == 1 && expected > 0 {
+                let beyond = u128::from(expected) * u128::from(leaves);
+                let beyond = beyond.div_ceil(u128::from(entries)).try_into();
+                ahead.begin(branch, child, beyond.unwrap_or(usize::MAX), direction)?;
+            }
+            Ok(child)
+        })?;
+        if !ahead.wanted.is_empty() {
+            ahead.wanted.push(leaf);
+        }
+        self.ask(&mut ahead);
+        self.ahead = ahead;
+        Ok(Some(leaf))
+    }
+
+    /// Starts reading what `ahead` wants.
+    fn ask(&self, ahead: &mut ReadAhead) {
+        if !ahead.wanted.is_empty() {
+            self.pager.prefetch(&ahead.wanted);
+            ahead.wanted.clear();
+        }
     }
 
     fn begin_seek(&mut self) {
@@ -284,10 +331,7 @@ impl<'p, P: Pager> Cursor<'p, P> {
             ahead.plan(branch, level, child, direction)?;
             Ok(child)
         })?;
-        if !ahead.wanted.is_empty() {
-            self.pager.prefetch(&ahead.wanted);
-            ahead.wanted.clear();
-        }
+        self.ask(&mut ahead);
         self.ahead = ahead;
         self.enter(leaf, |leaf| Ok(near_end(leaf, direction)))?;
         Ok(true)
@@ -315,15 +359,49 @@ impl ReadAhead {
             return Ok(()); // only leaves are many enough
         }
         if self.direction != Some(direction) {
-            (self.window, self.asked) = (0, 0);
+            (self.window, self.asked, self.expected) = (0, 0, 0);
             self.direction = Some(direction);
         }
         self.asked = self.asked.saturating_sub(1);
-        if self.asked > self.window / 2 {
-            return Ok(());
-        }
-        self.window = (self.window * 2).clamp(2, WINDOW_MAX);
-        while self.asked < self.window {
+        let reach = if self.expected > 0 {
+            self.expected -= 1;
+            if self.asked >= self.expected.min(WINDOW_MAX / 2) {
+                return Ok(());
+            }
+            self.expected.min(WINDOW_MAX)
+        } else {
+            if self.asked > 0 && self.asked * 2 >= self.window {
+                return Ok(());
+            }
+            self.window = (self.window * 2).clamp(1, WINDOW_MAX);
+            self.window
+        };
+        self.want(branch, child, reach, direction)
+    }
+
+    /// Called when a scan begins in `child` of a branch and will reach about `expected` leaves more.
+    fn begin(
+        &mut self,
+        branch: &BranchRef<'_>,
+        child: usize,
+        expected: usize,
+        direction: Direction,
+    ) -> Result<(), Damage> {
+        (self.window, self.asked, self.expected) = (0, 0, expected);
+        self.direction = Some(direction);
+        self.want(branch, child, expected.min(WINDOW_MAX), direction)
+    }
+
+    /// Notes the children up to `reach` beyond `child`, as far as there are such and they were not
+    /// asked for before.
+    fn want(
+        &mut self,
+        branch: &BranchRef<'_>,
+        child: usize,
+        reach: usize,
+        direction: Direction,
+    ) -> Result<(), Damage> {
+        while self.asked < reach {
             let distance = self.asked + 1;
             let wanted = match direction {
                 Direction::Forward => Some(child + distance).filter(|&c| c <= branch.count()),

@@ -84,6 +84,13 @@ impl<'p, P: Pager> Range<'p, P> {
         }
     }
 
+    /// Says how many entries will probably be taken from each end that is used, before the first is.
+    /// Their leaves are then read together, and little beyond them.
+    pub fn expect(&mut self, entries: u64) {
+        self.front.cursor.expect(entries);
+        self.back.cursor.expect(entries);
+    }
+
     /// The next entry from the front, lent until the next call.
     #[inline]
     pub fn next_ref(&mut self) -> Result<Option<(&[u8], &[u8])>> {

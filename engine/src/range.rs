@@ -90,6 +90,16 @@ impl<'t> Range<'t> {
             .inspect_err(|_| self.over = true)
     }
 
+    /// Says how many entries will probably be taken, before the first one is.
+    ///
+    /// Where data is larger than memory a short range is then read with all its pages under way at
+    /// once, and hardly any beyond; without it, reading ahead begins small and grows. It is a hint: the
+    /// range may be longer or shorter.
+    pub fn expect(mut self, entries: u64) -> Self {
+        on_range!(&mut self.on, range => range.expect(entries));
+        self
+    }
+
     /// The next entry from the front, lent until the next call.
     ///
     /// # Errors

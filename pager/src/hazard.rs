@@ -57,7 +57,12 @@ pub struct Hazards {
 
 struct Shared {
     key: u64,
-    segments: [OnceLock<Box<[Line]>>; SEGMENTS],
+    /// [`register`]'s answer, kept where the fast path has it at hand.
+    asymmetric: bool,
+    /// The first segment, whose lines are found without asking which segment they are in.
+    first: [Line; FIRST_SEGMENT as usize],
+    /// The others.
+    segments: [OnceLock<Box<[Line]>>; SEGMENTS - 1],
     /// Lines below this number have been given out at least once.
     lines: AtomicU32,
 }
@@ -97,10 +102,11 @@ impl Hazards {
     pub fn new() -> Self {
         // Not of the model: it orders nothing, and a static outlives a model's execution.
         static NEXT_KEY: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        asymmetric(); // registers the process before the first reader relies on it
         Hazards {
             shared: Arc::new(Shared {
                 key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+                asymmetric: register(),
+                first: std::array::from_fn(|_| Line::default()),
                 segments: Default::default(),
                 lines: AtomicU32::new(0),
             }),
@@ -120,7 +126,7 @@ impl Hazards {
         // the one before is no longer read. (The release in `Hazard::drop` does not reach a reader
         // of a later store.) The order against the look-up is the fence's business.
         slot.store(id.get(), Ordering::Release);
-        light_fence();
+        self.shared.light_fence();
         Hazard { slot }
     }
 
@@ -129,7 +135,7 @@ impl Hazards {
     /// Costs one `membarrier` (some microseconds where other threads run) and a look at every slot,
     /// so ask once for many pages.
     pub fn snapshot(&self) -> Protected {
-        heavy_fence();
+        self.shared.heavy_fence();
         let mut pages = Vec::new();
         for line in self.shared.all_lines() {
             // Acquire pairs with the release in `Hazard::drop`: a page seen as free is no longer read.
@@ -214,10 +220,17 @@ impl Line {
 impl Shared {
     #[inline]
     fn line(&self, number: u32) -> &Line {
+        match self.first.get(number as usize) {
+            Some(line) => line,
+            None => self.line_beyond(number),
+        }
+    }
+
+    #[inline(never)]
+    fn line_beyond(&self, number: u32) -> &Line {
         let (segment, index) = place(number);
-        &self.segments[segment]
-            .get()
-            .expect("a line is given out after its segment is made")[index]
+        let lines = self.segments[segment - 1].get();
+        &lines.expect("a line is given out after its segment is made")[index]
     }
 
     fn all_lines(&self) -> impl Iterator<Item = &Line> {
@@ -236,11 +249,14 @@ impl Shared {
         loop {
             let number = self.lines.load(Ordering::SeqCst);
             let (segment, index) = place(number);
-            let lines = self.segments[segment].get_or_init(|| {
-                (0..FIRST_SEGMENT << segment)
-                    .map(|_| Line::default())
-                    .collect()
-            });
+            let lines = match segment.checked_sub(1) {
+                None => &self.first[..],
+                Some(beyond) => self.segments[beyond].get_or_init(|| {
+                    (0..FIRST_SEGMENT << segment)
+                        .map(|_| Line::default())
+                        .collect()
+                }),
+            };
             if self
                 .lines
                 .compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst)
@@ -249,6 +265,25 @@ impl Shared {
             {
                 return number;
             }
+        }
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn light_fence(&self) {
+        if self.asymmetric {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    fn heavy_fence(&self) {
+        fence(Ordering::SeqCst);
+        if self.asymmetric {
+            membarrier(MembarrierCommand::PrivateExpedited)
+                .expect("the kernel accepted the registration for this command");
         }
     }
 }
@@ -285,29 +320,12 @@ impl Drop for OwnedLines {
 }
 
 /// Whether the kernel runs a fence on all our threads when asked, so that readers need none.
-#[inline]
-fn asymmetric() -> bool {
+/// Registers the process for that, once, before the first reader relies on it.
+fn register() -> bool {
     static ASYMMETRIC: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // A model knows no `membarrier`: there, both sides run a fence.
     let available = || membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
     *ASYMMETRIC.get_or_init(|| !MODELLED && available())
-}
-
-#[inline]
-fn light_fence() {
-    if asymmetric() {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
-    }
-}
-
-fn heavy_fence() {
-    fence(Ordering::SeqCst);
-    if asymmetric() {
-        membarrier(MembarrierCommand::PrivateExpedited)
-            .expect("the kernel accepted the registration for this command");
-    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

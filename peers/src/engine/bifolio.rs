@@ -101,7 +101,7 @@ impl Reader for Snapshot<'_> {
         expected: usize,
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<()> {
-        let mut range = self.0.range::<&Key>(from..);
+        let mut range = self.0.range::<&Key>(from..).expect(expected as u64);
         for _ in 0..expected {
             match range.next_entry()? {
                 Some((key, value)) if visit(key, value) => {}
