@@ -52,7 +52,7 @@ pub(crate) enum AnyPager {
     /// The same over the pool.
     OverPool(Overlay<BufPool>),
     /// A modelled disk that fails and loses power when a test says so.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     Modelled(bifolio_pager::Faulty<MemPager>),
     #[cfg(test)]
     OverModelled(Overlay<bifolio_pager::Faulty<MemPager>>),
@@ -67,7 +67,7 @@ macro_rules! with_pager {
             $crate::core::AnyPager::Memory($pager) => $body,
             $crate::core::AnyPager::OverMmap($pager) => $body,
             $crate::core::AnyPager::OverPool($pager) => $body,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             $crate::core::AnyPager::Modelled($pager) => $body,
             #[cfg(test)]
             $crate::core::AnyPager::OverModelled($pager) => $body,

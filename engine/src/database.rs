@@ -69,6 +69,11 @@ impl fmt::Debug for Database {
 }
 
 impl Open {
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
         let spawned = spawned.map_err(|error| {

@@ -67,6 +67,8 @@ mod registry;
 mod salvage;
 mod space;
 mod syncer;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 #[cfg(test)]
 mod tests;
 mod write;

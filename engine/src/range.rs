@@ -34,7 +34,7 @@ enum On<'t> {
     Memory(btree::Range<'t, MemPager>),
     OverMmap(btree::Range<'t, Overlay<MmapPager>>),
     OverPool(btree::Range<'t, Overlay<BufPool>>),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     Modelled(btree::Range<'t, bifolio_pager::Faulty<MemPager>>),
     #[cfg(test)]
     OverModelled(btree::Range<'t, Overlay<bifolio_pager::Faulty<MemPager>>>),
@@ -48,7 +48,7 @@ macro_rules! on_range {
             On::Memory($range) => $body,
             On::OverMmap($range) => $body,
             On::OverPool($range) => $body,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             On::Modelled($range) => $body,
             #[cfg(test)]
             On::OverModelled($range) => $body,
@@ -72,7 +72,7 @@ impl<'t> Range<'t> {
             AnyPager::Memory(pager) => On::Memory(Tree::new(pager, root).range(bounds)),
             AnyPager::OverMmap(pager) => On::OverMmap(Tree::new(pager, root).range(bounds)),
             AnyPager::OverPool(pager) => On::OverPool(Tree::new(pager, root).range(bounds)),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             AnyPager::Modelled(pager) => On::Modelled(Tree::new(pager, root).range(bounds)),
             #[cfg(test)]
             AnyPager::OverModelled(pager) => On::OverModelled(Tree::new(pager, root).range(bounds)),

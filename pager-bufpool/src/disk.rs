@@ -13,6 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bifolio_pager::witness::{Operation, witnessed};
 use bifolio_pager::{Error, Geometry, META_LEN, MetaSlot, PageId, PageSize, Result};
 use memmap2::MmapMut;
 use parking_lot::Mutex;
@@ -108,6 +109,16 @@ impl Disk {
             .map_err(|error| read_error(id, error))
     }
 
+    /// Writes the runs, in any order; one result for each.
+    pub(crate) fn write(&self, runs: &mut [crate::io::Run<'_>]) -> Vec<io::Result<()>> {
+        let count = runs.len();
+        let written = witnessed(&self.file, || Operation::Write, || Ok(self.io.write(runs)));
+        written.unwrap_or_else(|error| {
+            let same = |_| Err(io::Error::from(error.kind()));
+            (0..count).map(same).collect()
+        })
+    }
+
     /// Notes that something was written (invariant 2).
     pub(crate) fn wrote(&self) {
         self.unsynced.store(true, Ordering::Release);
@@ -121,8 +132,9 @@ impl Disk {
             return Ok(false);
         }
         let expected = self.page_count() * self.page_size.bytes() as u64;
-        rustix::fs::fdatasync(&self.file)
-            .map_err(|errno| self.poison("fdatasync".into(), errno.into()))?;
+        let sync = || Ok(rustix::fs::fdatasync(&self.file)?);
+        witnessed(&self.file, || Operation::SyncAll, sync)
+            .map_err(|error| self.poison("fdatasync".into(), error))?;
         self.check_length(expected)?;
         Ok(true)
     }
@@ -154,7 +166,9 @@ impl Disk {
             });
         };
         let from = old * self.page_size.bytes() as u64;
-        allocate(&self.file, from, bytes).map_err(|error| {
+        let growth = || Operation::Allocate { len: bytes };
+        let grown = witnessed(&self.file, growth, || allocate(&self.file, from, bytes));
+        grown.map_err(|error| {
             self.poison(
                 format!("growing the file from {from} to {bytes} bytes"),
                 error,
@@ -175,8 +189,7 @@ impl Disk {
             offset: slot.offset(),
             parts: vec![io::IoSlice::new(&buffer)],
         };
-        self.io
-            .write(std::slice::from_mut(&mut run))
+        self.write(std::slice::from_mut(&mut run))
             .pop()
             .expect("one run, one result")
             .map_err(|error| self.poison(format!("writing meta {slot:?}"), error))?;

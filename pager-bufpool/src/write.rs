@@ -135,7 +135,7 @@ impl Core {
             .iter()
             .map(|run| (run.offset, run.parts.len()))
             .collect();
-        let results = self.disk.io.write(&mut runs);
+        let results = self.disk.write(&mut runs);
         lens.into_iter()
             .zip(results)
             .map(|((offset, len), result)| {

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bifolio_pager::witness::{Operation, witnessed};
 use bifolio_pager::{Error, META_LEN, MetaSlot, PageId, PageSize, Result};
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
@@ -191,12 +192,19 @@ impl Storage {
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         loop {
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len) {
+            let growth = || Operation::Allocate { len: offset + len };
+            let allocated = witnessed(&self.file, growth, || {
+                let flags = FallocateFlags::empty();
+                Ok(rustix::fs::fallocate(&self.file, flags, offset, len)?)
+            });
+            match allocated {
                 Ok(()) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The file system cannot allocate without writing. Then zeros are written.
-                Err(rustix::io::Errno::OPNOTSUPP) => return self.write_zeros(offset, len),
-                Err(error) => return Err(error.into()),
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    return self.write_zeros(offset, len);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -222,7 +230,8 @@ impl Storage {
         // fail does not matter, since there is no next one then.
         if self.grown.swap(false, Ordering::AcqRel) {
             self.syncs.fetch_add(1, Ordering::Relaxed);
-            retried(|| rustix::fs::fdatasync(&self.file).map_err(Into::into))
+            let sync = || Ok(rustix::fs::fdatasync(&self.file)?);
+            retried(|| witnessed(&self.file, || Operation::SyncAll, sync))
                 .map_err(|error| self.failed("syncing the file's length (fdatasync)", error))?;
         }
         self.check_after_sync(map)
@@ -233,8 +242,8 @@ impl Storage {
     /// By `pwrite` and not through the mapping: a full disk or a short file is an error here and no
     /// signal, and the page cache that the mapping shows is the same one.
     pub(crate) fn write_meta(&self, map: &Map, slot: MetaSlot, meta: &[u8]) -> Result<()> {
-        self.file
-            .write_all_at(meta, slot.offset())
+        let write = || self.file.write_all_at(meta, slot.offset());
+        witnessed(&self.file, || Operation::Write, write)
             .map_err(|error| self.failed(format!("writing meta slot {slot:?}"), error))?;
         self.sync_bytes(map, slot.offset() as usize, META_LEN)?;
         self.check_after_sync(map)
@@ -254,10 +263,17 @@ impl Storage {
 
     fn sync_bytes(&self, map: &Map, offset: usize, len: usize) -> Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        let synced = retried(|| match self.sync_style {
+        let operation = || match self.sync_style {
+            SyncStyle::Msync => Operation::SyncData {
+                range: offset as u64..(offset + len) as u64,
+            },
+            SyncStyle::Fdatasync => Operation::SyncAll,
+        };
+        let sync = || match self.sync_style {
             SyncStyle::Msync => map.sync(offset, len),
             SyncStyle::Fdatasync => rustix::fs::fdatasync(&self.file).map_err(Into::into),
-        });
+        };
+        let synced = retried(|| witnessed(&self.file, operation, sync));
         synced.map_err(|error| {
             let how = self.sync_style.name();
             self.failed(format!("syncing {len} bytes at {offset} ({how})"), error)

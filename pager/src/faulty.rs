@@ -210,7 +210,7 @@ pub struct Faulty<P> {
     hook: Mutex<Option<Hook<P>>>,
 }
 
-type Hook<P> = Box<dyn FnMut(&P, Call<'_>) + Send>;
+type Hook<P> = Arc<Mutex<dyn FnMut(&P, Call<'_>) + Send>>;
 
 #[derive(Default)]
 struct State {
@@ -261,9 +261,10 @@ impl<P: Pager> Faulty<P> {
     }
 
     /// Calls `hook` before every counted operation from now on, whether it will fail or not. The
-    /// hook gets the pager below, for a look or for a power cut, and must not use this one.
+    /// hook gets the pager below, for a look or for a power cut. It may also use this one: operations
+    /// from within the hook are counted and not announced to it.
     pub fn before_each(&self, hook: impl FnMut(&P, Call<'_>) + Send + 'static) {
-        *self.hook.lock() = Some(Box::new(hook));
+        *self.hook.lock() = Some(Arc::new(Mutex::new(hook)));
     }
 
     /// The pager below.
@@ -278,7 +279,10 @@ impl<P: Pager> Faulty<P> {
 
     /// Counts a call and decides what becomes of it.
     fn judge(&self, call: Call<'_>) -> Verdict {
-        if let Some(hook) = &mut *self.hook.lock() {
+        let hook = self.hook.lock().clone();
+        if let Some(hook) = hook
+            && let Some(mut hook) = hook.try_lock()
+        {
             hook(&self.inner, call);
         }
         self.state.lock().judge(call)

@@ -20,10 +20,11 @@ pub mod page;
 mod pager;
 pub mod sync;
 pub mod table;
+pub mod witness;
 
 pub use error::{Error, Result};
 pub use faulty::Faulty;
-pub use mem::MemPager;
+pub use mem::{Cut, MemPager};
 pub use mirror::Mirror;
 pub use page::{Geometry, Kind, PageId, PageRef, PageSize, Standing, Version};
 pub use pager::{

@@ -22,6 +22,7 @@ mod fuse;
 mod machine;
 mod pagers;
 mod record;
+mod simulate;
 mod storm;
 mod tally;
 
@@ -51,6 +52,8 @@ enum Command {
     /// A process that `kernel` starts.
     #[command(hide = true)]
     FuseSurvivor(fuse::worker::WorkerArguments),
+    /// Layer A: the power is cut at every operation of small workloads, on modelled disks.
+    Simulate(simulate::Arguments),
     /// Layer J: processes are killed while they commit, and several open at once.
     Storm(storm::Arguments),
     /// A process that `storm` starts and kills.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Loop(arguments) => device::run(&arguments),
         Command::Kernel(arguments) => fuse::failures::run(&arguments),
         Command::FuseSurvivor(arguments) => Ok(fuse::survive(&arguments)),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Storm(arguments) => storm::run(&arguments),
         Command::StormWorker(arguments) => {
             storm::work(&arguments);

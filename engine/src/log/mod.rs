@@ -22,7 +22,7 @@ mod record_reader;
 mod record_writer;
 mod recover;
 mod segment;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "testkit"))]
 #[cfg_attr(fuzzing, allow(dead_code, reason = "fuzzing uses half of it"))]
 pub(crate) mod sim;
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Survival {
     Some,
     /// The same, and some of the sectors that could have been written hold garbage.
     Garbage,
+    /// A random subset, and no change of length.
+    LengthLost,
 }
 
 /// How an operation fails.
@@ -52,7 +54,7 @@ pub struct SimDisk {
     shared: Arc<Shared>,
 }
 
-type Hook = Box<dyn FnMut(&SimDisk, u64) + Send>;
+type Hook = Arc<Mutex<dyn FnMut(&SimDisk, u64) + Send>>;
 
 #[derive(Default)]
 struct Shared {
@@ -75,6 +77,7 @@ struct State {
     off: bool,
     /// What making a file fails with.
     full: Option<io::ErrorKind>,
+    lying: bool,
     random: u64,
 }
 
@@ -133,7 +136,7 @@ impl SimDisk {
 
     /// Calls `hook` before each operation that changes something, with the operation's index.
     pub fn before_each(&self, hook: impl FnMut(&SimDisk, u64) + Send + 'static) {
-        *self.shared.hook.lock() = Some(Box::new(hook));
+        *self.shared.hook.lock() = Some(Arc::new(Mutex::new(hook)));
     }
 
     /// Stops calling the hook, and drops it.
@@ -149,6 +152,11 @@ impl SimDisk {
     /// From now on no file can be made: the disk is full.
     pub fn refuse_new_files(&self, kind: io::ErrorKind) {
         self.shared.state.lock().full = Some(kind);
+    }
+
+    /// From now on syncs return `Ok` and do nothing.
+    pub fn lie(&self) {
+        self.shared.state.lock().lying = true;
     }
 
     /// What a power cut now would leave: a disk of its own.
@@ -170,7 +178,9 @@ impl SimDisk {
             let survives = match survival {
                 Survival::Nothing => false,
                 Survival::Everything => true,
-                Survival::Some | Survival::Garbage => next_random(&mut random).is_multiple_of(2),
+                Survival::Some | Survival::Garbage | Survival::LengthLost => {
+                    next_random(&mut random).is_multiple_of(2)
+                }
             };
             if survives {
                 renaming.apply(&mut image.durable_names);
@@ -229,11 +239,12 @@ impl SimDisk {
 
     /// Counts an operation. Returns whether to do it, or half of it, or what error it meets.
     fn operation(&self) -> io::Result<bool> {
-        let hook = self.shared.hook.lock().take();
-        if let Some(mut hook) = hook {
+        let hook = self.shared.hook.lock().clone();
+        if let Some(hook) = hook
+            && let Some(mut hook) = hook.try_lock()
+        {
             let index = self.operations();
             hook(self, index);
-            *self.shared.hook.lock() = Some(hook);
         }
         let mut state = self.shared.state.lock();
         let index = state.operations;
@@ -301,7 +312,10 @@ impl Inode {
         match survival {
             Survival::Nothing => changes.clear(),
             Survival::Everything => content.clone_from(&self.live),
-            Survival::Some | Survival::Garbage => {
+            Survival::Some | Survival::Garbage | Survival::LengthLost => {
+                if survival == Survival::LengthLost {
+                    changes.retain(|change| matches!(change, Change::Sector(..)));
+                }
                 // How much survives varies from cut to cut: from hardly anything to nearly all.
                 let share = next_random(random) % 9;
                 changes.retain(|_| next_random(random) % 8 < share);
@@ -510,9 +524,10 @@ impl DiskFile for SimFile {
         let mut state = self.disk.shared.state.lock();
         state.syncs += 1;
         let mut random = state.operations;
-        let off = state.off;
+        let (off, lying) = (state.off, state.lying);
         let file = &mut state.files[self.index];
         match outcome {
+            Ok(()) if lying => {}
             Ok(()) => file.sync(),
             // What Linux does: the cache keeps what was written and calls it clean, so that the
             // next sync returns `Ok`; storage has got some of it.

@@ -16,6 +16,43 @@ use crate::pager::{META_LEN, MetaSlot};
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
+/// What a power cut does to what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// All of it is gone.
+    Drop,
+    /// All of it is there, as after the death of the process alone.
+    Keep,
+    /// Any of the writes are there, whole ones, in any order.
+    Reorder,
+    /// Any sectors of any of the writes are there.
+    Tear,
+    /// The same, and every change of length is gone.
+    LengthLost,
+}
+
+impl Cut {
+    /// Every kind.
+    pub const ALL: [Cut; 5] = [
+        Cut::Drop,
+        Cut::Keep,
+        Cut::Reorder,
+        Cut::Tear,
+        Cut::LengthLost,
+    ];
+
+    /// Its name, for a count.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cut::Drop => "dropped",
+            Cut::Keep => "kept",
+            Cut::Reorder => "reordered",
+            Cut::Tear => "torn",
+            Cut::LengthLost => "length lost",
+        }
+    }
+}
+
 /// Which of the images that storage may have it does have.
 enum Fate<'a> {
     /// Only what was flushed.
@@ -24,6 +61,8 @@ enum Fate<'a> {
     Newest,
     /// Each sector for itself, or all of a page alike, as the dice say.
     Torn(&'a mut Dice),
+    /// As one kind of cut leaves it.
+    Cut(Cut, &'a mut Dice),
 }
 
 impl MemPager {
@@ -49,19 +88,52 @@ impl MemPager {
     /// # Panics
     /// If `meta` is not [`META_LEN`] bytes.
     pub fn power_cut_in_meta(&self, slot: MetaSlot, meta: &[u8], seed: u64) -> MemPager {
-        assert_eq!(meta.len(), META_LEN, "a meta has one length");
         let mut dice = Dice(!seed);
         let left = self.power_cut_torn(seed);
-        {
-            let mut storage = left.storage.lock();
-            let stored = storage.metas[slot as usize].get_or_insert_with(|| vec![0; META_LEN]);
-            for (new, old) in meta.chunks(SECTOR).zip(stored.chunks_mut(SECTOR)) {
-                if dice.one_in(2) {
-                    old.copy_from_slice(new);
-                }
+        left.tear_meta(slot, meta, |_| dice.one_in(2));
+        left
+    }
+
+    /// The file as a power cut of this kind now may leave it.
+    pub fn power_cut_as(&self, cut: Cut, seed: u64) -> MemPager {
+        self.after(Fate::Cut(cut, &mut Dice(seed)))
+    }
+
+    /// As [`power_cut_as`](MemPager::power_cut_as), in the middle of a
+    /// [`write_meta`](crate::Pager::write_meta) of `meta` into `slot`, of which all, nothing, or any
+    /// sectors are there.
+    ///
+    /// # Panics
+    /// If `meta` is not [`META_LEN`] bytes.
+    pub fn power_cut_in_meta_as(
+        &self,
+        slot: MetaSlot,
+        meta: &[u8],
+        cut: Cut,
+        seed: u64,
+    ) -> MemPager {
+        let mut dice = Dice(!seed);
+        let left = self.power_cut_as(cut, seed);
+        let whole = dice.one_in(2);
+        left.tear_meta(slot, meta, |_| match cut {
+            Cut::Drop => false,
+            Cut::Keep => true,
+            Cut::Reorder => whole,
+            Cut::Tear | Cut::LengthLost => dice.one_in(2),
+        });
+        left
+    }
+
+    fn tear_meta(&self, slot: MetaSlot, meta: &[u8], mut written: impl FnMut(usize) -> bool) {
+        assert_eq!(meta.len(), META_LEN, "a meta has one length");
+        let mut storage = self.storage.lock();
+        let stored = storage.metas[slot as usize].get_or_insert_with(|| vec![0; META_LEN]);
+        let sectors = meta.chunks(SECTOR).zip(stored.chunks_mut(SECTOR));
+        for (index, (new, old)) in sectors.enumerate() {
+            if written(index) {
+                old.copy_from_slice(new);
             }
         }
-        left
     }
 
     /// The file as the end of this process leaves it to the next one: everything that was written
@@ -121,9 +193,18 @@ impl MemPager {
                 true => storage.slots_durable,
                 false => slots.len(),
             },
+            Fate::Cut(Cut::Drop | Cut::LengthLost, _) => storage.slots_durable,
+            Fate::Cut(Cut::Keep, _) => slots.len(),
+            Fate::Cut(Cut::Reorder | Cut::Tear, dice) => match dice.one_in(4) {
+                true => storage.slots_durable,
+                false => slots.len(),
+            },
         };
         let temper = match &mut fate {
             Fate::Torn(dice) => Temper::draw(dice),
+            Fate::Cut(Cut::Drop, _) => Temper::LoseAll,
+            Fate::Cut(Cut::Reorder, _) => Temper::Whole,
+            Fate::Cut(Cut::Tear | Cut::LengthLost, _) => Temper::Mix,
             _ => Temper::KeepAll,
         };
         let left = slots[..page_count]
@@ -154,7 +235,7 @@ impl MemPager {
         match fate {
             Fate::Flushed => durable,
             Fate::Newest => newest.or(slot.late.clone()).or(durable),
-            Fate::Torn(dice) => {
+            Fate::Torn(dice) | Fate::Cut(_, dice) => {
                 let candidates: Vec<_> =
                     [slot.late.clone(), newest].into_iter().flatten().collect();
                 candidates
@@ -189,6 +270,8 @@ fn torn(below: Option<Image>, above: &[u8], dice: &mut Dice) -> Image {
 enum Temper {
     LoseAll,
     KeepAll,
+    /// Pages are there or not, and none is torn.
+    Whole,
     Mix,
 }
 
@@ -209,8 +292,8 @@ impl Temper {
 
     fn page(self, dice: &mut Dice) -> PageFate {
         match (self, dice.next() % 3) {
-            (Temper::LoseAll, _) | (Temper::Mix, 0) => PageFate::Lost,
-            (Temper::KeepAll, _) | (Temper::Mix, 1) => PageFate::Kept,
+            (Temper::LoseAll, _) | (Temper::Mix | Temper::Whole, 0) => PageFate::Lost,
+            (Temper::KeepAll | Temper::Whole, _) | (Temper::Mix, 1) => PageFate::Kept,
             (Temper::Mix, _) => PageFate::Torn,
         }
     }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+pub use self::crash::Cut;
 use self::slot::{Held, Life, Slot};
 use crate::error::{Error, Result};
 use crate::page::{Geometry, PageId, PageRef, SELF_REF, Standing};
