@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::{Flushed, MetaSlot, PageRef, Pager, Result as PagerResult, Version};
 
 use crate::core::{Committed, Core, Keeping, Writer, with_pager};
@@ -219,16 +220,30 @@ impl Core {
         if pace == Pace::Relaxed {
             self.write_ahead(pager, pages);
         }
-        let flushed = pager.flush(pages)?;
+        let written = match pages.len() {
+            _ if planted(Defect::SkipFlush) => 0,
+            count if planted(Defect::LeaveOutPage) => count.saturating_sub(1),
+            count => count,
+        };
+        let flushed = pager.flush(&pages[..written])?;
         let mut log = None;
         if let (Some(open), Some(end)) = (self.log.get(), log_end) {
             open.wait_durable(end)?;
             log = Some(open.mark(end));
+            if planted(Defect::MarkTooFar) {
+                log = Some(open.mark(open.durable_position()));
+            }
+            if planted(Defect::RecycleBeforeMeta) {
+                open.recycle(end)?;
+            }
         }
         let meta = Meta {
             version: at.version,
             catalogue: at.catalogue,
-            map: at.map(),
+            map: match planted(Defect::OldMap) {
+                true => metas.meta.map,
+                false => at.map(),
+            },
             log,
             ..metas.meta.successor(*next_version)
         };
@@ -298,8 +313,15 @@ impl Core {
         after: Flushed,
         meta: Meta,
     ) -> Result<()> {
-        let slot = metas.slot.other();
-        let written: PagerResult<()> = pager.write_meta(after, slot, &meta.encode_slot());
+        let slot = match planted(Defect::MetaOverNewest) {
+            true => metas.slot,
+            false => metas.slot.other(),
+        };
+        let mut stored = meta;
+        if planted(Defect::FloorNotRaised) {
+            stored.floor = meta.version.next();
+        }
+        let written: PagerResult<()> = pager.write_meta(after, slot, &stored.encode_slot());
         written?;
         *metas = Metas { meta, slot };
         self.floor.store(meta.floor.get(), Ordering::Relaxed);

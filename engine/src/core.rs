@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bifolio_btree::Root;
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::sync::atomic::{AtomicU64, Ordering};
 use bifolio_pager::sync::{Condvar, Mutex, RwLock, thread};
 use bifolio_pager::{Geometry, MemPager, MetaSlot, PageRef, Pager, Version};
@@ -341,6 +342,9 @@ impl Core {
 
     /// A barrier for `version` is about to enter the log.
     pub fn note_barrier(&self, version: Version) {
+        if planted(Defect::ForgetBarrier) {
+            return;
+        }
         self.versions.write().barriers.push_back(version);
     }
 
@@ -445,6 +449,9 @@ impl Core {
         let unfinished = Unfinished(self);
         let outcome = work();
         std::mem::forget(unfinished);
+        if planted(Defect::NoPoison) {
+            return outcome;
+        }
         outcome.map_err(|error| self.poison(&error))
     }
 
@@ -482,6 +489,9 @@ impl Writer {
         self.older
             .retain_mut(|version| Arc::get_mut(version).is_none());
         let mut live: Vec<_> = self.older.iter().map(|older| older.version).collect();
+        if planted(Defect::ForgetOlder) {
+            live.clear();
+        }
         live.push(current.version);
         self.space.release(pager, &live)?;
         Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bifolio_pager::Version;
+use bifolio_pager::defect::{Defect, planted};
 
 use crate::database::Open;
 use crate::error::Result;
@@ -88,7 +89,9 @@ impl Ticket {
     /// has been reopened.
     pub fn wait(self) -> Result<Version> {
         self.open.refuse_in_child()?;
-        self.open.wait_durable(self.version, self.logged)?;
+        if !planted(Defect::TicketsAreGood) {
+            self.open.wait_durable(self.version, self.logged)?;
+        }
         Ok(self.version)
     }
 }

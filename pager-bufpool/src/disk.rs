@@ -13,6 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::witness::{Operation, witnessed};
 use bifolio_pager::{Error, Geometry, META_LEN, MetaSlot, PageId, PageSize, Result};
 use memmap2::MmapMut;
@@ -114,6 +115,9 @@ impl Disk {
         let count = runs.len();
         let written = witnessed(&self.file, || Operation::Write, || Ok(self.io.write(runs)));
         written.unwrap_or_else(|error| {
+            if planted(Defect::PoolIgnoresWriteError) {
+                return (0..count).map(|_| Ok(())).collect();
+            }
             let same = |_| Err(io::Error::from(error.kind()));
             (0..count).map(same).collect()
         })
@@ -121,7 +125,8 @@ impl Disk {
 
     /// Notes that something was written (invariant 2).
     pub(crate) fn wrote(&self) {
-        self.unsynced.store(true, Ordering::Release);
+        self.unsynced
+            .store(!planted(Defect::PoolForgetsWrites), Ordering::Release);
     }
 
     /// Makes all that was written durable; whether a sync was needed.
@@ -133,8 +138,12 @@ impl Disk {
         }
         let expected = self.page_count() * self.page_size.bytes() as u64;
         let sync = || Ok(rustix::fs::fdatasync(&self.file)?);
-        witnessed(&self.file, || Operation::SyncAll, sync)
-            .map_err(|error| self.poison("fdatasync".into(), error))?;
+        if !planted(Defect::PoolSkipsSync) {
+            let synced = witnessed(&self.file, || Operation::SyncAll, sync);
+            if !planted(Defect::PoolIgnoresSyncError) {
+                synced.map_err(|error| self.poison("fdatasync".into(), error))?;
+            }
+        }
         self.check_length(expected)?;
         Ok(true)
     }

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::witness::{Operation, witnessed};
 use bifolio_pager::{Error, META_LEN, MetaSlot, PageId, PageSize, Result};
 use parking_lot::Mutex;
@@ -228,7 +229,7 @@ impl Storage {
         }
         // Cleared before the sync: a growth during it is left to the next one. That this one may
         // fail does not matter, since there is no next one then.
-        if self.grown.swap(false, Ordering::AcqRel) {
+        if self.grown.swap(false, Ordering::AcqRel) && !planted(Defect::MmapSkipsLengthSync) {
             self.syncs.fetch_add(1, Ordering::Relaxed);
             let sync = || Ok(rustix::fs::fdatasync(&self.file)?);
             retried(|| witnessed(&self.file, || Operation::SyncAll, sync))
@@ -263,6 +264,13 @@ impl Storage {
 
     fn sync_bytes(&self, map: &Map, offset: usize, len: usize) -> Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        if planted(Defect::MmapSkipsSync) {
+            return Ok(());
+        }
+        let len = match planted(Defect::MmapSyncsHalf) {
+            true => (len / 2).next_multiple_of(4096),
+            false => len,
+        };
         let operation = || match self.sync_style {
             SyncStyle::Msync => Operation::SyncData {
                 range: offset as u64..(offset + len) as u64,
@@ -274,6 +282,9 @@ impl Storage {
             SyncStyle::Fdatasync => rustix::fs::fdatasync(&self.file).map_err(Into::into),
         };
         let synced = retried(|| witnessed(&self.file, operation, sync));
+        if planted(Defect::MmapIgnoresSyncError) {
+            return Ok(());
+        }
         synced.map_err(|error| {
             let how = self.sync_style.name();
             self.failed(format!("syncing {len} bytes at {offset} ({how})"), error)

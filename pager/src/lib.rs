@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+pub mod defect;
 mod error;
 pub mod faulty;
 pub mod hazard;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::corpus;
+use crate::defects;
 use crate::machine::{self, Machine};
 use crate::record::{Record, Slice};
 use crate::tally::Tally;
@@ -109,7 +110,7 @@ pub fn run(layer: &dyn Layer, common: &Common) -> io::Result<ExitCode> {
     let mut waiting = VecDeque::new();
     if let Some(case) = common.case {
         waiting.push_back(case);
-    } else if !layer.is_control() {
+    } else if !layer.is_control() && !defects::is_planted() {
         waiting.extend(corpus::seeds(layer.name())?);
     }
     println!(
@@ -174,10 +175,9 @@ fn next_case(
     time_is_up: bool,
 ) -> Option<u64> {
     let mut progress = lock(progress);
-    let enough = if layer.is_control() {
-        1
-    } else {
-        ENOUGH_FINDINGS
+    let enough = match layer.is_control() || defects::is_planted() {
+        true => 1,
+        false => ENOUGH_FINDINGS,
     };
     if progress.findings.len() >= enough || time_is_up {
         return None;
@@ -223,14 +223,16 @@ fn conclude(layer: &dyn Layer, done: &Progress) -> io::Result<ExitCode> {
         });
     }
     for (seed, finding) in &done.findings {
-        let kept = corpus::keep(layer.name(), *seed, finding)?;
         println!("FINDING, case {seed}: {finding}");
         let arguments = layer.arguments().join(" ");
         println!(
             "  replay: bifolio-proof {} --case {seed} {arguments}",
             layer.name()
         );
-        println!("  kept as {}", kept.display());
+        if !defects::is_planted() {
+            let kept = corpus::keep(layer.name(), *seed, finding)?;
+            println!("  kept as {}", kept.display());
+        }
     }
     Ok(match done.findings.len() {
         0 => ExitCode::SUCCESS,

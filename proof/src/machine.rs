@@ -75,3 +75,15 @@ pub fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
+
+/// Bounds the address space of this process.
+pub fn limit_memory(bytes: u64) -> std::io::Result<()> {
+    let limit = rustix::process::Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    Ok(rustix::process::setrlimit(
+        rustix::process::Resource::As,
+        limit,
+    )?)
+}

@@ -17,7 +17,10 @@
 
 mod campaign;
 mod corpus;
+mod damage;
+mod defects;
 mod device;
+mod failures;
 mod fuse;
 mod machine;
 mod pagers;
@@ -40,6 +43,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Layer F: files that are damaged in any way are opened and read.
+    Damage(damage::Arguments),
+    /// A process that `damage` starts.
+    #[command(hide = true)]
+    DamageWorker(damage::WorkerArguments),
+    /// Layer K: mistakes are planted in the engine, and the other layers have to find them.
+    Defects(defects::Arguments),
+    /// Layer B: every operation of small workloads fails.
+    Failures(failures::Arguments),
     /// Layer C: the power is cut under a real kernel, in a file system of our own.
     Fuse(fuse::Arguments),
     /// A process that `fuse` starts and kills.
@@ -68,6 +80,10 @@ fn main() -> ExitCode {
         Command::Loop(arguments) => device::run(&arguments),
         Command::Kernel(arguments) => fuse::failures::run(&arguments),
         Command::FuseSurvivor(arguments) => Ok(fuse::survive(&arguments)),
+        Command::Damage(arguments) => damage::run(&arguments),
+        Command::DamageWorker(arguments) => damage::work(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Defects(arguments) => defects::run(&arguments),
+        Command::Failures(arguments) => failures::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Storm(arguments) => storm::run(&arguments),
         Command::StormWorker(arguments) => {

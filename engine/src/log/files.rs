@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::sync::Mutex;
 use bifolio_pager::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -286,7 +287,9 @@ impl Files {
         for offset in (0..len).step_by(zeros.len()) {
             file.write_at(&zeros, offset)?;
         }
-        file.sync()?;
+        if !planted(Defect::SkipFillSync) {
+            file.sync()?;
+        }
         file.drop_cache(0..len)
     }
 
@@ -296,6 +299,9 @@ impl Files {
     }
 
     fn sync_directory(&self) -> Result<()> {
+        if planted(Defect::SkipDirectorySync) {
+            return Ok(());
+        }
         self.disk
             .sync_directory()
             .map_err(|error| Error::io("syncing the log's directory", error))

@@ -25,6 +25,7 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
+use bifolio_pager::defect::{Defect, planted};
 use bifolio_pager::{PageId, PageRef, Version};
 
 /// The pages that are held for readers, by who reads them.
@@ -56,6 +57,10 @@ impl Quarantine {
     /// Holds a page that versions from `at` on do not reach.
     pub fn hold(&mut self, page: PageRef, at: Version) {
         debug_assert!(page.version < at);
+        if planted(Defect::ReuseEarly) {
+            self.let_go.push(page);
+            return;
+        }
         self.fresh.push((page, at));
     }
 

@@ -13,7 +13,7 @@ use crate::core::{AnyPager, Core};
 use crate::database::Database;
 use crate::error::Result;
 use crate::log::sim::{Fault, SimDisk, Survival};
-use crate::recovery::{self, RecoveryReport};
+use crate::recovery::{self, Progress, RecoveryReport};
 
 /// A booted machine.
 pub struct Running {
@@ -111,7 +111,7 @@ impl Running {
     /// # Errors
     /// As [`Options::open`](crate::Options::open).
     pub fn recover(&self) -> Result<Option<RecoveryReport>> {
-        recovery::recover(&self.db.open).inspect_err(|error| {
+        recovery::recover(&self.db.open, Progress::new(None)).inspect_err(|error| {
             // Closing must not declare clean what was not recovered.
             let _ = self.db.open.poison(error);
         })

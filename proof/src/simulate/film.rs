@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bifolio::testkit::{Cut, Machine, Moment, On, Running};
+use bifolio::testkit::{Cut, Failing, Machine, Moment, On, Operations, Running};
 use bifolio::{Durability, Error, ReadTxn, Result, Ticket};
 
 use super::steps::{self, How, State, Step};
@@ -50,6 +50,21 @@ pub struct Film {
     pub early_acks: bool,
     /// Syncs of the log do nothing.
     pub lying: bool,
+    /// What fails, until the machine is booted a second time.
+    pub fault: Option<Fault>,
+    /// Operations of the machine until then.
+    pub first_boot: Mutex<Option<Operations>>,
+}
+
+/// One operation that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Whether it is one of the log's disk, or of the pages'.
+    pub of_log: bool,
+    /// Which one.
+    pub at: u64,
+    /// How.
+    pub failing: Failing,
 }
 
 /// What is seen before each operation of a machine that runs, with how many commits must, and how
@@ -94,6 +109,14 @@ impl Film {
         if let Some(look) = look {
             let (look, marks) = (Arc::clone(look), marks.clone());
             running.watch(move |moment| look(moment, &marks));
+        }
+        if let Some(fault) = &self.fault
+            && lock(&self.first_boot).is_none()
+        {
+            match fault.of_log {
+                true => running.fail_log(fault.at, fault.failing),
+                false => running.fail_pages(fault.at, fault.failing),
+            }
         }
         running.recover()?;
         Ok(running)
@@ -244,6 +267,7 @@ impl Film {
         look: Option<&Look>,
     ) -> Result<()> {
         running.unwatch();
+        lock(&self.first_boot).get_or_insert(running.operations());
         let (durable, begun) = (marks.durable(), marks.begun());
         let left = running.power_cut(cut, begun as u64);
         *running = self.boot(left, marks, look)?;
