@@ -272,7 +272,7 @@ impl WorkloadKind {
             WorkloadKind::InsertRandom => "Random inserts, 1000 per durable commit",
             WorkloadKind::CommitOne => "Durable commits of one record, 1 thread",
             WorkloadKind::CommitEight => "Durable commits of one record, 8 threads",
-            WorkloadKind::Checkpoint => "Steady reads and commits beside checkpoints",
+            WorkloadKind::Checkpoint => "Steady load beside checkpoints",
         }
     }
 
@@ -300,9 +300,7 @@ impl WorkloadKind {
             WorkloadKind::ScanFull => "100 records of the scan",
             WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => "one insert, commit apart",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "one whole transaction",
-            WorkloadKind::Checkpoint => {
-                "one get, or one transaction of 8 records, from when it was due"
-            }
+            WorkloadKind::Checkpoint => "one get or transaction",
         }
     }
 
