@@ -501,7 +501,7 @@ impl Writer {
 /// A number of this thread that no other thread of the process has or had; never 0.
 fn thread_number() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    std::thread_local! {
+    bifolio_pager::sync::thread_local! {
         static NUMBER: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
     NUMBER.with(|number| *number)
