@@ -191,6 +191,7 @@ fn a_power_cut_at_any_moment_leaves_a_prefix_with_what_was_acknowledged() {
 }
 
 #[test]
+#[ignore = "SKIPPED: the background thread rests on std's condition variable, where shuttle sees no wait"]
 fn tickets_may_be_waited_for_in_any_order_beside_the_background_thread() {
     explore("tickets, background", || {
         let run = Run::new();
