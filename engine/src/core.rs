@@ -455,6 +455,11 @@ impl Core {
         outcome.map_err(|error| self.poison(&error))
     }
 
+    /// The first failure, after which nothing is written.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.get().map(|first| &**first)
+    }
+
     pub fn refuse_if_failed(&self) -> Result<()> {
         match self.failed.get() {
             Some(first) => Err(Error::Poisoned {

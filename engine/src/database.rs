@@ -26,6 +26,7 @@ use crate::overlay::Overlay;
 use crate::pace::{Background, CheckpointCounters, Pace};
 use crate::read::ReadTxn;
 use crate::recovery::{self, Progress, RecoveryReport};
+use crate::stats::Stats;
 use crate::write::WriteTxn;
 
 /// An open database. Cheap to clone; all clones are the same database.
@@ -230,6 +231,29 @@ impl Database {
     /// What the pager counted since the database was opened.
     pub fn counters(&self) -> Counters {
         with_pager!(&self.open.pager, pager => pager.counters())
+    }
+
+    /// The state of the database and everything that it counts, in one struct. Costs a few locks.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn stats(&self) -> Result<Stats> {
+        let pager = self.open.pager()?;
+        let (page_bytes, file_pages) =
+            with_pager!(pager, pager => (pager.geometry().page_size.bytes(), pager.page_count()));
+        Ok(Stats {
+            backend: self.effective_backend(),
+            page_bytes: page_bytes as u64,
+            file_pages,
+            version: self.open.current().version,
+            durable_version: self.open.durable().version,
+            checkpointed_version: self.open.checkpointed().version,
+            failure: self.open.failure().map(str::to_owned),
+            pager: self.counters(),
+            log: self.log_counters(),
+            checkpoints: self.checkpoint_counters(),
+            recovery: self.recovery_report(),
+        })
     }
 
     /// Where the memory of this database is: pinned, cached, or nowhere. For a person to look at, or

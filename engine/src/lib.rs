@@ -66,6 +66,7 @@ mod recovery;
 mod registry;
 mod salvage;
 mod space;
+mod stats;
 mod syncer;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -92,4 +93,5 @@ pub use range::{Entry, Range};
 pub use read::{ReadTxn, Table};
 pub use recovery::{RecoveryProgress, RecoveryReport};
 pub use salvage::{SalvageReport, SalvagedFrom, salvage};
+pub use stats::Stats;
 pub use write::{TableMut, WriteBatch, WriteTxn};
