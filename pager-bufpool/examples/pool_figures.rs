@@ -162,7 +162,7 @@ fn hits(pool: &BufPool) {
 
 fn misses(pool: &BufPool) {
     const READS: u64 = 20_000;
-    let start = Instant::now();
+    let start = (Instant::now(), process_cpu_ns());
     for step in 0..READS {
         black_box(
             pool.read(page(scrambled(step, PAGES)))
@@ -174,7 +174,7 @@ fn misses(pool: &BufPool) {
         let order: Vec<_> = (0..4 * READS)
             .map(|step| page(scrambled(step + width * READS, PAGES)))
             .collect();
-        let start = Instant::now();
+        let start = (Instant::now(), process_cpu_ns());
         for group in order.chunks(width as usize) {
             pool.prefetch(group);
             for &at in group {
@@ -231,9 +231,10 @@ fn huge_page_bytes() -> String {
     line.unwrap_or("unknown").to_owned()
 }
 
-fn report(name: &str, reads: u64, start: Instant) {
+fn report(name: &str, reads: u64, (start, busy): (Instant, f64)) {
     println!(
-        "  random, {name}: {:.0} pages/s",
-        reads as f64 / start.elapsed().as_secs_f64()
+        "  random, {name}: {:.0} pages/s, {:.1} us of CPU a page",
+        reads as f64 / start.elapsed().as_secs_f64(),
+        (process_cpu_ns() - busy) / 1000.0 / reads as f64
     );
 }

@@ -113,7 +113,8 @@ pub enum IoBackend {
     /// One system call for each read: `pread`, `pwritev`. What is to be read ahead is read by a few
     /// threads, which are started when there is first something to read ahead.
     Pread,
-    /// io_uring: many reads at once from one thread.
+    /// io_uring: many reads at once from one thread. A single read that its thread waits for goes by
+    /// `pread`, which is cheaper.
     IoUring,
 }
 
