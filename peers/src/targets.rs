@@ -42,6 +42,7 @@ impl Goal {
     }
 }
 
+const B_TREES: &[&str] = &["lmdb", "lmdb-nra", "lmdb-writemap", "redb", "sqlite"];
 const POOL: &[&str] = &["bifolio-pool"];
 const MMAP: &[&str] = &["bifolio-mmap"];
 const BOTH: &[&str] = &["bifolio-mmap", "bifolio-pool"];
@@ -151,7 +152,7 @@ pub fn all() -> Vec<Target> {
         (
             "durable transactions of 1,000 overwrites, larger than memory, against the best of LMDB, redb and SQLite",
             POOL,
-            |m, us| m.against(ColdOverwrite, us, &["lmdb", "redb", "sqlite"]),
+            |m, us| m.against(ColdOverwrite, us, B_TREES),
             AtLeast(4.0),
         ),
         (

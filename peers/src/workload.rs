@@ -314,16 +314,14 @@ impl EngineChoice {
     }
 
     /// Whether this engine, run this way, is worth measuring there: `lmdb-nra` differs from `lmdb`
-    /// only where data is larger than memory, `lmdb-writemap` only where it writes.
+    /// only where data is larger than memory, `lmdb-writemap` is of interest only where it writes.
     pub fn takes_part(&self, workload: Workload) -> bool {
         if (self.family == Family::Device) != workload.device().is_some() {
             return false;
         }
         let writes = workload.loads() || workload.changes();
         match (self.family, self.variant) {
-            (Family::Lmdb, Variant::NoReadAhead) => {
-                workload.section() == Section::LargerThanMemory && !writes
-            }
+            (Family::Lmdb, Variant::NoReadAhead) => workload.section() == Section::LargerThanMemory,
             (Family::Lmdb, Variant::Mmap) => writes,
             (Family::Sqlite, Variant::Mmap) => !writes,
             _ => true,
