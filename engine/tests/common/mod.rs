@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod opener;
+pub mod strace;
 
 use std::path::PathBuf;
 
