@@ -103,7 +103,10 @@ fn links_lead_to_one_database_and_the_second_opener_is_told() {
     for other in [&path, &soft, &hard] {
         for read_only in [false, true] {
             let second = Options::new().read_only(read_only).create(other);
-            assert!(matches!(second, Err(Error::InUse { .. })));
+            let Err(Error::InUse { holder, .. }) = second else {
+                panic!("{second:?}");
+            };
+            assert_eq!(holder, Some(std::process::id()), "it knows its own");
         }
     }
     drop(db);

@@ -18,6 +18,11 @@ const PAGE: usize = 4096;
 
 /// A closed database of several versions, so that its free pages hold old entries.
 fn sample(path: &Path) -> Truth {
+    sample_with(path, &mut |_| ())
+}
+
+/// The same; each version but the last is shown, as the file has it.
+fn sample_with(path: &Path, show: &mut dyn FnMut(Vec<u8>)) -> Truth {
     let mut random = random(31);
     let mut truth = Truth::new();
     let db = Options::new().create(path).unwrap();
@@ -41,6 +46,9 @@ fn sample(path: &Path) -> Truth {
         }
         txn.commit().unwrap();
         db.checkpoint().unwrap();
+        if round < 5 {
+            show(fs::read(path).unwrap());
+        }
     }
     db.close().unwrap();
     truth
@@ -171,6 +179,35 @@ fn with_many_pages_damaged_what_is_left_is_right() {
         let (report, found) = read_out(&damaged, &options(choice)).unwrap();
         expect_part_of(&truth, &report, &found, true);
     }
+}
+
+#[test]
+fn a_page_of_an_older_version_is_lost_and_not_taken_for_the_new_one() {
+    let (directory, path) = scratch();
+    let mut versions = Vec::new();
+    let truth = sample_with(&path, &mut |bytes| versions.push(bytes));
+    let newest = fs::read(&path).unwrap();
+    let damaged = directory.path().join("damaged");
+    let (mut stale, mut missed) = (0, 0);
+    for (index, number) in (32..newest.len() / PAGE).step_by(2).enumerate() {
+        let page = number * PAGE..(number + 1) * PAGE;
+        // Whole in itself: a write that got lost leaves such a page.
+        let is_other = |old: &&[u8]| *old != &newest[page.clone()] && old.iter().any(|&b| b != 0);
+        let mut olds = versions.iter().filter_map(|bytes| bytes.get(page.clone()));
+        let Some(old) = olds.rfind(is_other) else {
+            continue;
+        };
+        let mut bytes = newest.clone();
+        bytes[page].copy_from_slice(old);
+        fs::write(&damaged, bytes).unwrap();
+        let pagers = pagers(PAGE);
+        let (_, choice) = &pagers[index % pagers.len()];
+        let (report, found) = read_out(&damaged, &options(choice)).unwrap();
+        stale += 1;
+        missed += u32::from(expect_part_of(&truth, &report, &found, true) > 0);
+    }
+    println!("{stale} stale pages, {missed} that hold something");
+    assert!(missed > 3, "{missed} of {stale}");
 }
 
 /// The bytes of the checksums of both copies in both slots.
