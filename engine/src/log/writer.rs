@@ -94,13 +94,17 @@ impl Writer {
     }
 
     fn seal(&mut self, part: &mut [u8], start: Position) {
+        // Before the first header of a salt's time is durable, nothing says that what lies between
+        // the history's end and this segment is dead. A frame that called it synced, and survived
+        // without the header, would turn a torn tail into damage.
+        let synced = self.resume.map_or(start, |resume| resume.position);
         let mut at = 0;
         while at < part.len() {
             let position = start.plus(at as u64);
             at += match self.identity.layout.place(position) {
                 Place::Header => self.seal_header(&mut part[at..], position),
                 Place::Gap(gap) => gap as usize,
-                Place::Frame(_) => self.seal_frame(&mut part[at..], start),
+                Place::Frame(_) => self.seal_frame(&mut part[at..], synced),
             };
         }
         assert_eq!(at, part.len(), "frames end where the part ends");
