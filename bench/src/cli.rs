@@ -311,7 +311,7 @@ mod tests {
             (settings.limit_bytes, settings.ratio),
             (Some(64 * MIB), 4.0)
         );
-        assert_eq!((settings.pagers.len(), settings.workloads.len()), (4, 9));
+        assert_eq!((settings.pagers.len(), settings.workloads.len()), (4, 10));
         assert!(!settings.limit_is_optional);
     }
 

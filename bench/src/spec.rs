@@ -211,6 +211,8 @@ pub enum WorkloadKind {
     ScanFull,
     /// Overwrites of random keys, 1000 to a transaction.
     UpdateRandom,
+    /// The same overwrites, each transaction's collected first and applied as one `WriteBatch`.
+    UpdateBatch,
     /// New keys all over the key space, 1000 to a transaction.
     InsertRandom,
     /// One record overwritten in each durable transaction, from memory, by one thread.
@@ -228,16 +230,17 @@ pub enum WorkloadKind {
 impl WorkloadKind {
     /// How many of [`WorkloadKind::ALL`] run unless others are asked for: the last one needs a longer
     /// window (`--workloads checkpoint --seconds 20`).
-    pub const BY_DEFAULT: usize = 9;
+    pub const BY_DEFAULT: usize = 10;
 
     /// All of them, in the order of the report.
-    pub const ALL: [WorkloadKind; 10] = [
+    pub const ALL: [WorkloadKind; 11] = [
         WorkloadKind::PointUniform,
         WorkloadKind::PointZipf,
         WorkloadKind::PointBatch,
         WorkloadKind::ScanShort,
         WorkloadKind::ScanFull,
         WorkloadKind::UpdateRandom,
+        WorkloadKind::UpdateBatch,
         WorkloadKind::InsertRandom,
         WorkloadKind::CommitOne,
         WorkloadKind::CommitEight,
@@ -253,6 +256,7 @@ impl WorkloadKind {
             WorkloadKind::ScanShort => "scan-short",
             WorkloadKind::ScanFull => "scan-full",
             WorkloadKind::UpdateRandom => "update-random",
+            WorkloadKind::UpdateBatch => "update-batch",
             WorkloadKind::InsertRandom => "insert-random",
             WorkloadKind::CommitOne => "commit-1",
             WorkloadKind::CommitEight => "commit-8",
@@ -269,6 +273,7 @@ impl WorkloadKind {
             WorkloadKind::ScanShort => "Short range scans, 100 records",
             WorkloadKind::ScanFull => "Full scan in key order",
             WorkloadKind::UpdateRandom => "Random updates, 1000 per durable commit",
+            WorkloadKind::UpdateBatch => "Random updates, batches of 1000",
             WorkloadKind::InsertRandom => "Random inserts, 1000 per durable commit",
             WorkloadKind::CommitOne => "Durable commits of one record, 1 thread",
             WorkloadKind::CommitEight => "Durable commits of one record, 8 threads",
@@ -283,9 +288,10 @@ impl WorkloadKind {
                 "lookup"
             }
             WorkloadKind::ScanShort => "scan",
-            WorkloadKind::ScanFull | WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => {
-                "record"
-            }
+            WorkloadKind::ScanFull
+            | WorkloadKind::UpdateRandom
+            | WorkloadKind::UpdateBatch
+            | WorkloadKind::InsertRandom => "record",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "commit",
             WorkloadKind::Checkpoint => "operation",
         }
@@ -299,6 +305,7 @@ impl WorkloadKind {
             WorkloadKind::ScanShort => "one scan of 100 records",
             WorkloadKind::ScanFull => "100 records of the scan",
             WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom => "one insert, commit apart",
+            WorkloadKind::UpdateBatch => "one durable batch of 1000",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "one whole transaction",
             WorkloadKind::Checkpoint => "one get or transaction",
         }
@@ -307,9 +314,10 @@ impl WorkloadKind {
     /// Whether the database is changed, so that each run needs a copy of its own.
     pub fn writes(self) -> bool {
         match self {
-            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom | WorkloadKind::Checkpoint => {
-                true
-            }
+            WorkloadKind::UpdateRandom
+            | WorkloadKind::UpdateBatch
+            | WorkloadKind::InsertRandom
+            | WorkloadKind::Checkpoint => true,
             _ => self.commits_singly(),
         }
     }
@@ -322,7 +330,10 @@ impl WorkloadKind {
     /// Threads that run it, where `readers` were asked for.
     pub fn threads(self, readers: u32) -> u32 {
         match self {
-            WorkloadKind::UpdateRandom | WorkloadKind::InsertRandom | WorkloadKind::CommitOne => 1,
+            WorkloadKind::UpdateRandom
+            | WorkloadKind::UpdateBatch
+            | WorkloadKind::InsertRandom
+            | WorkloadKind::CommitOne => 1,
             WorkloadKind::CommitEight => 8,
             WorkloadKind::Checkpoint => 2,
             _ => readers,

@@ -5,7 +5,7 @@ use std::path::Path;
 use bifolio::{
     Advice as EngineAdvice, CheckpointCounters as EngineCheckpointCounters, Counters, Database,
     Direct, IoBackend, LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy,
-    PoolConfig, PoolSize, Range, ReadTxn, SyncMethod, Table, WriteStyle, WriteTxn,
+    PoolConfig, PoolSize, Range, ReadTxn, SyncMethod, Table, WriteBatch, WriteStyle, WriteTxn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -331,6 +331,21 @@ impl Store {
             records: self.records,
             value: vec![0; self.records.value_len()],
         })
+    }
+
+    /// Writes these keys in `generation`, in one durable transaction that knows them all beforehand.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn apply(&self, keys: &[u64], generation: u64) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        let mut value = vec![0; self.records.value_len()];
+        for &key in keys {
+            self.records.fill(key, generation, &mut value);
+            batch.insert(TABLE, key.to_be_bytes(), &value);
+        }
+        let applied = self.db.apply(&batch);
+        applied.map(|_| ()).map_err(failed("apply a batch"))
     }
 
     /// What the pager counted since the database was opened.

@@ -44,7 +44,7 @@ fn a_comparison_ends_with_a_row_for_each_run_and_a_report_and_leaves_no_data_beh
     assert!(output.status.success(), "{}", text(&output));
     let out = dir.path().join("out");
     let rows: Vec<Row> = read_rows(&out.join("rows.jsonl")).unwrap();
-    assert_eq!(rows.len(), 18, "two pagers, nine workloads");
+    assert_eq!(rows.len(), 20, "two pagers, ten workloads");
     for row in &rows {
         let outcome = row.outcome.as_ref().unwrap();
         let what = (row.plan.workload, row.plan.pager);

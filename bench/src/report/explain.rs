@@ -42,7 +42,8 @@ pub fn reasons(rows: &[Row], groups: &[Group<'_>]) -> Vec<Reason> {
         ),
         (
             "Writing",
-            group(WorkloadKind::UpdateRandom).and_then(updates),
+            group(WorkloadKind::UpdateRandom)
+                .and_then(|one| updates(one, group(WorkloadKind::UpdateBatch))),
         ),
         (
             "Commits",
@@ -215,7 +216,7 @@ fn batching(one: &Group<'_>, many: &Group<'_>) -> Option<String> {
 }
 
 /// Where the time of an update goes.
-fn updates(group: &Group<'_>) -> Option<String> {
+fn updates(group: &Group<'_>, batches: Option<&Group<'_>>) -> Option<String> {
     let describe = |cell: &Cell<'_>| {
         let commit = cell.median(|outcome| outcome.commit_latency.p50_ns as f64)?;
         let written = cell.median_known(|outcome| {
@@ -232,11 +233,24 @@ fn updates(group: &Group<'_>) -> Option<String> {
         ))
     };
     let parts: Vec<String> = group.cells.iter().filter_map(describe).collect();
+    let gain = |cell: &Cell<'_>| {
+        let batched = batches?.cell(&cell.pager.to_string())?.rate()?;
+        Some(format!("{} {}", cell.pager, ratio(batched / cell.rate()?)))
+    };
+    let gains: Vec<String> = group.cells.iter().filter_map(gain).collect();
+    let gains = match gains.is_empty() {
+        true => String::new(),
+        false => format!(
+            " A batch has its pages read together before the writer is taken, for this many times as \
+             many records a second: {}.",
+            gains.join("; ")
+        ),
+    };
     (!parts.is_empty()).then(|| {
         format!(
             "A random update first reads a cold page. Its commit is durable by the redo log: it waits \
              until its up to 1000 records are in the log and synced, and for no page of the tree, which a \
-             checkpoint writes later, or the pool sooner if memory is short: {}.",
+             checkpoint writes later, or the pool sooner if memory is short: {}.{gains}",
             parts.join("; "),
         )
     })
@@ -370,6 +384,7 @@ mod tests {
             "of the device",
             "eight threads",
             "4 commits to a sync",
+            "A batch has its pages read together",
         ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }

@@ -232,6 +232,10 @@ fn description(kind: WorkloadKind) -> &'static str {
         WorkloadKind::UpdateRandom => {
             "Overwrites of random keys, 1000 to a transaction, on a fresh copy of the file."
         }
+        WorkloadKind::UpdateBatch => {
+            "The same overwrites, but the 1000 of a transaction are collected first and applied as one \
+             batch, so that their pages are read together before the writer is taken."
+        }
         WorkloadKind::InsertRandom => {
             "New keys all over the key space, 1000 to a transaction, on a fresh copy of the file."
         }

@@ -246,6 +246,7 @@ fn short_title(kind: WorkloadKind) -> String {
         WorkloadKind::ScanShort => ("Short scans", "of 100 records"),
         WorkloadKind::ScanFull => ("Full scan", "records"),
         WorkloadKind::UpdateRandom => ("Random updates, durable", "records"),
+        WorkloadKind::UpdateBatch => ("Updates in batches, durable", "records"),
         WorkloadKind::InsertRandom => ("Random inserts, durable", "records"),
         WorkloadKind::CommitOne => ("1 thread, durable", "single commits"),
         WorkloadKind::CommitEight => ("8 threads, durable", "single commits"),

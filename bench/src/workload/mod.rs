@@ -85,9 +85,16 @@ pub fn build(plan: &Plan, thread: u32) -> Result<Box<dyn Workload>> {
             Box::new(scan::Short::new(chooser(Popularity::Uniform)?, records))
         }
         WorkloadKind::ScanFull => Box::new(scan::Full::new(plan.records, records)),
-        WorkloadKind::UpdateRandom => {
-            Box::new(write::Update::new(chooser(Popularity::Uniform)?, records))
-        }
+        WorkloadKind::UpdateRandom => Box::new(write::Update::new(
+            chooser(Popularity::Uniform)?,
+            records,
+            write::Style::OneByOne,
+        )),
+        WorkloadKind::UpdateBatch => Box::new(write::Update::new(
+            chooser(Popularity::Uniform)?,
+            records,
+            write::Style::Batched,
+        )),
         WorkloadKind::InsertRandom => Box::new(write::Insert::new(plan.records, records)),
         WorkloadKind::CommitOne | WorkloadKind::CommitEight => {
             Box::new(commit::Single::new(plan, thread))

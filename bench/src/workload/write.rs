@@ -1,9 +1,11 @@
 //! Random writes in durable transactions: overwrites, and new records.
 //!
-//! A transaction has 1000 records, and is durable by the redo log when its commit returns. One whose time is up earlier is committed with what it has, so
-//! that a pager that needs seconds for 1000 cold pages still ends its window with a commit.
+//! A transaction has 1000 records, and is durable by the redo log when its commit returns. One whose
+//! time is up earlier is committed with what it has, so that a pager that needs seconds for 1000 cold
+//! pages still ends its window with a commit. A batch is one call, and always whole.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::{Chooser, Evidence, Workload};
 use crate::error::{Error, Result};
@@ -16,8 +18,18 @@ const BATCH: u64 = 1000;
 /// Transactions at the end of a run whose records are read back.
 const REMEMBERED: usize = 4;
 
+/// How the records of a transaction are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// By a call for each, in a transaction that is open meanwhile.
+    OneByOne,
+    /// By one call, which knows them all beforehand.
+    Batched,
+}
+
 /// Overwrites of random records.
 pub struct Update {
+    style: Style,
     chooser: Chooser,
     records: Records,
     /// The generation of the next transaction; as loaded it is 0.
@@ -26,8 +38,9 @@ pub struct Update {
 }
 
 impl Update {
-    pub fn new(chooser: Chooser, records: Records) -> Self {
+    pub fn new(chooser: Chooser, records: Records, style: Style) -> Self {
         Update {
+            style,
             chooser,
             records,
             generation: 1,
@@ -41,9 +54,15 @@ impl Workload for Update {
         while meter.at_boundary()? {
             let (chooser, records, generation) =
                 (&mut self.chooser, &self.records, self.generation);
-            let written = transaction(store, meter, generation, true, || {
-                records.key(chooser.next())
-            })?;
+            let mut next_key = || records.key(chooser.next());
+            let written = match self.style {
+                Style::OneByOne => transaction(store, meter, generation, true, next_key)?,
+                Style::Batched => {
+                    let keys: Vec<u64> = (0..BATCH).map(|_| next_key()).collect();
+                    batch(store, meter, generation, &keys)?;
+                    keys
+                }
+            };
             self.remembered.push(generation, written);
             self.generation += 1;
         }
@@ -120,6 +139,17 @@ fn transaction(
     }
     meter.time_commit(|| txn.commit())?;
     Ok(keys)
+}
+
+/// Collects and applies one batch, which is its own commit.
+fn batch(store: &Store, meter: &mut Meter<'_>, generation: u64, keys: &[u64]) -> Result<()> {
+    let took = meter.time(keys.len() as u64, || {
+        let from = Instant::now();
+        store.apply(keys, generation)?;
+        Ok(from.elapsed())
+    })?;
+    meter.committed(took);
+    Ok(())
 }
 
 /// The last transactions.
