@@ -50,7 +50,13 @@ impl<P: Pager> Tree<'_, P> {
             below.truncate(most);
             nodes = below;
         }
-        self.each_ahead(&nodes, |leaf, _| visit(self.pager, leaf, |_| Ok(())))
+        // Used twice, because it is known that each will be wanted again: a policy that resists scans
+        // holds pages that were used once in a small part of memory, where a large batch would push
+        // out its own first pages.
+        self.each_ahead(&nodes, |leaf, _| {
+            visit(self.pager, leaf, |_| Ok(()))?;
+            visit(self.pager, leaf, |_| Ok(()))
+        })
     }
 
     /// Calls `look` for each page, with the pages after it on their way.

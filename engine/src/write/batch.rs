@@ -27,8 +27,11 @@ const MOST_LEAVES: usize = 1 << 16;
 /// [`Database::apply`] makes them: all or none, in the order of their keys, each key with the last
 /// change that was asked for. Before it takes the place of the one writer it brings in the pages
 /// that will be changed, with many reads under way at once; so where data is larger than memory
-/// a batch is several times as fast as the same changes in a [`WriteTxn`], and other writers
-/// wait less. A batch may be applied again, and to any database.
+/// a batch is faster than the same changes in a [`WriteTxn`], and other writers wait less. With 1000
+/// random overwrites to a batch and four times as much data as memory it was more than three times
+/// as fast on a memory map and on a pool with io_uring, and 1.7 times on a pool with `pread`
+/// (`bifolio-bench --workloads update-random,update-batch`). A batch may be applied again, and to
+/// any database.
 ///
 /// ```
 /// use bifolio::{Database, WriteBatch};
@@ -197,7 +200,7 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{IoBackend, Options, PagerChoice, Policy, PoolConfig, PoolSize};
+    use crate::{IoBackend, Options, PagerChoice, PoolConfig, PoolSize};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
@@ -205,15 +208,15 @@ mod tests {
 
     #[test]
     fn the_pages_of_a_batch_are_read_before_the_writer_is_taken() {
-        for io in [IoBackend::Pread, IoBackend::Auto] {
+        // Ten times as many frames as a batch has leaves, and so few that its leaves are more than the
+        // tenth of the pool that S3-FIFO has for pages that were used once.
+        let sizes = [8_u64 << 20, 3 << 20];
+        let both = sizes.map(|size| [(IoBackend::Pread, size), (IoBackend::Auto, size)]);
+        for (io, size) in both.into_iter().flatten() {
             let directory = tempfile::tempdir().unwrap();
             let pool = PoolConfig {
-                size: PoolSize::Bytes(8 << 20), // a third of the data
+                size: PoolSize::Bytes(size),
                 io,
-                // A policy that resists scans keeps pages that were met once in a part of the pool
-                // only, so of so small a pool it would push most of them out again; and any policy
-                // pushes out some.
-                policy: Policy::Clock,
                 ..PoolConfig::default()
             };
             let db = Options::new()
@@ -247,7 +250,7 @@ mod tests {
                 txn.commit().unwrap();
             }
             assert!(warming > 700, "{warming}: the leaves are not in memory");
-            assert!(writing * 8 <= warming, "{writing} beside {warming}");
+            assert!(writing * 50 <= warming, "{writing} beside {warming}");
         }
     }
 }
