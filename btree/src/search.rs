@@ -90,7 +90,9 @@ mod tests {
         for len in 4..10 {
             for (at, byte) in [(4, 1), (len - 1, 1), (len - 1, 255)] {
                 let mut suffix = vec![0; len];
-                suffix.get_mut(at.max(4)).map(|last| *last = byte);
+                if let Some(last) = suffix.get_mut(at.max(4)) {
+                    *last = byte;
+                }
                 suffixes.push(suffix);
             }
         }
