@@ -8,8 +8,10 @@
 //! 1. `current` is the newest applied version, `durable` the newest one that survives a power cut,
 //!    `checkpointed` the one that the newest meta refers to. Their numbers never rise in this order.
 //! 2. A version lives as long as somebody holds its `Arc`: a reader, one of the three above, the list
-//!    of applied versions that are not durable yet, a running checkpoint. Every version that lives,
+//!    of applied versions that may be `durable` next, a running checkpoint. Every version that lives,
 //!    other than `current`, stands in [`Writer::older`], so the writer knows what must not be reused.
+//!    Of versions that one sync makes durable together only the last is in that list: small
+//!    transactions that nobody waits for use the same few pages again and again.
 //! 3. There is one [`Writer`]. Whoever has taken it out of its place is the write transaction, or
 //!    the moment in which a checkpoint chooses its version.
 //! 4. After a failed write nothing is written any more: `failed` holds the first failure, and new
@@ -161,7 +163,8 @@ struct Versions {
     current: Arc<Committed>,
     durable: Arc<Committed>,
     checkpointed: Arc<Committed>,
-    /// Applied and not known to be durable, oldest first, each with where its log record ends.
+    /// Applied and not known to be durable, oldest first, each with where its log record ends. Those
+    /// that cannot become `durable` are left out ([`Versions::note_applied`]).
     applied: VecDeque<(Position, Arc<Committed>)>,
     /// Barriers in the log that are not checkpointed yet, oldest first.
     barriers: VecDeque<Version>,
@@ -280,8 +283,8 @@ impl Core {
         let committed = Arc::new(committed);
         let mut versions = self.versions.write();
         let before = std::mem::replace(&mut versions.current, Arc::clone(&committed));
-        if let Some(end) = logged {
-            versions.applied.push_back((end, Arc::clone(&committed)));
+        if let (Some(end), Some(log)) = (logged, self.log.get()) {
+            versions.note_applied(end, Arc::clone(&committed), log.taken_position());
         }
         if matches!(self.keeping, Keeping::Nothing) {
             versions.durable = Arc::clone(&committed);
@@ -471,6 +474,22 @@ impl Core {
 }
 
 impl Versions {
+    /// `version` is applied, and its record ends at `end`. The log has handed out for writing, some
+    /// time after that record was appended, what lies below `taken`.
+    fn note_applied(&mut self, end: Position, version: Arc<Committed>, taken: Position) {
+        if let Some((before, last)) = self.applied.back() {
+            assert!(*before < end, "{before:?} is not before {end:?}");
+            // If the record of the one before is still to be handed out, this one goes with it: no
+            // sync makes the one without the other durable. A barrier may.
+            let together = *before > taken;
+            let barrier = self.barriers.back().is_some_and(|at| *at > last.version);
+            if together && !barrier {
+                self.applied.pop_back();
+            }
+        }
+        self.applied.push_back((end, version));
+    }
+
     fn is_behind_barrier(&self, version: Version) -> bool {
         self.barriers
             .front()

@@ -55,6 +55,8 @@ pub struct Log {
     method: SyncMethod,
     /// A copy of [`State::durable`] that can be read without the lock.
     durable: AtomicU64,
+    /// A copy of [`State::group_end`], likewise.
+    taken: AtomicU64,
     /// The leader that waits for company.
     gathered: Condvar,
     /// Those who append and wait for room.
@@ -146,6 +148,7 @@ impl Log {
             method: writer.method(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(start.get()),
+            taken: AtomicU64::new(start.get()),
             gathered: Condvar::new(),
             room: Condvar::new(),
         };
@@ -346,6 +349,7 @@ impl Log {
         state.leading = true;
         state.group += 1;
         state.group_end = end;
+        self.taken.store(end.get(), Ordering::Release);
         self.room.notify_all();
 
         let begin = Instant::now();
@@ -400,6 +404,13 @@ impl Log {
     /// Everything below survives a power cut.
     pub fn durable_position(&self) -> Position {
         Position::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Where the last group that was taken ends, be it written or not. What was appended and lies above
+    /// goes into one group, with all that is appended before that is taken: so it becomes durable at
+    /// once, or not at all.
+    pub fn taken_position(&self) -> Position {
+        Position::new(self.taken.load(Ordering::Acquire))
     }
 
     /// What the meta stores so that recovery replays what was appended after `position`, which an

@@ -16,6 +16,7 @@ use crate::log::RecordWriter;
 use crate::log::sim::{SimDisk, Survival};
 use crate::pace::Pace;
 use crate::recovery;
+use crate::write::WriteTxn;
 
 fn machine() -> (Database, SimDisk) {
     Machine::new(PageSize::DEFAULT).open().unwrap()
@@ -78,6 +79,67 @@ fn a_snapshot_of_what_is_durable_stops_at_the_first_of_two_barriers() {
     drop(durable);
     let (left, _) = cut(&db, &log).open().unwrap();
     expect_keys(&left, &["before"], "replay stops at the first barrier");
+}
+
+#[test]
+fn a_barrier_does_not_hide_the_commit_before_it() {
+    let (db, _log) = machine();
+    drop(put(&db, "before"));
+    drop(unlogged(&db, "one"));
+    db.open.log.get().unwrap().sync().unwrap();
+    let durable = db.read_durable().unwrap();
+    assert_eq!(durable.table("t").unwrap().len(), 1, "a sync is enough");
+    assert!(durable.table("one").is_err(), "a power cut would take it");
+}
+
+#[test]
+fn what_is_durable_is_exact_while_others_commit_during_a_sync() {
+    let (db, disk) = machine();
+    drop(put(&db, "a"));
+    drop(put(&db, "b"));
+    let open = Arc::downgrade(&db.open);
+    let mut during = ["c", "d"].into_iter();
+    disk.before_each(move |_, _| {
+        let Some(open) = open.upgrade() else { return };
+        for key in during.by_ref() {
+            let mut txn = WriteTxn::begin(Arc::clone(&open)).unwrap();
+            txn.table("t").unwrap().insert(key, [7; 100]).unwrap();
+            drop(txn.submit().unwrap());
+        }
+    });
+    let durable = || {
+        let durable = db.read_durable().unwrap();
+        durable.table("t").map_or(0, |table| table.len())
+    };
+    let log = db.open.log.get().unwrap();
+    assert_eq!(durable(), 0);
+    log.sync().unwrap();
+    assert_eq!(db.read().unwrap().table("t").unwrap().len(), 4);
+    assert_eq!(durable(), 2, "the others came too late for this sync");
+    log.sync().unwrap();
+    assert_eq!(durable(), 4);
+}
+
+#[test]
+fn commits_that_nobody_waits_for_go_round_among_a_few_pages() {
+    let (db, _log) = machine();
+    put(&db, "a").wait().unwrap();
+    let pages = || {
+        let mut writer = db.open.take_writer().unwrap();
+        let newest = db.open.newest();
+        let pager = modelled(&db);
+        writer.release(pager, &newest).unwrap();
+        let held = (writer.older.len(), writer.space.end());
+        db.open.give_writer_back(writer);
+        held
+    };
+    let (_, before) = pages();
+    for _ in 0..1000 {
+        drop(put(&db, "a"));
+    }
+    let (older, after) = pages();
+    assert!(older <= 2, "{older}: none of these was ever durable");
+    assert!(after < before + 200, "{before} pages before, {after} after");
 }
 
 #[test]
