@@ -145,7 +145,7 @@ fn a_first_header_that_is_lost_while_its_padding_survives_is_a_crash_like_anothe
             }
             assert_eq!(
                 read(&image, &mark).unwrap(),
-                [commit.clone()],
+                std::slice::from_ref(&commit),
                 "seed {seed}"
             );
         }
