@@ -5,9 +5,14 @@ use std::io;
 use std::path::Path;
 
 use bifolio::{Database, Durability};
+use bifolio_pager::page::SELF_REF;
+use bifolio_pager::{META_AREA_LEN, PageRef};
 
 use crate::pagers::Pager;
 use crate::simulate::steps::{self, Change, State};
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
 
 /// A file of a sample, by name.
 pub type File = (String, Vec<u8>);
@@ -18,6 +23,9 @@ pub struct Sample {
     pub files: Vec<File>,
     /// The database file as it was some commits earlier.
     pub older: Vec<u8>,
+    /// Where in the database file a page is that has been written again since, so that the older one
+    /// differs from it by its stamp and content only: what a write that got lost leaves.
+    pub stale: Vec<usize>,
     /// What it holds; and before, what it held one and two commits earlier, which a damage of the
     /// log's last groups cannot be told from.
     pub states: Vec<State>,
@@ -46,7 +54,7 @@ pub fn make(directory: &Path, pager: Pager, crashed: bool) -> io::Result<Sample>
     let mut states = Vec::new();
     for round in 0..8_u8 {
         commit(&db, &mut state, &later(round)).map_err(failed)?;
-        if round == 4 {
+        if round <= 4 {
             db.checkpoint().map_err(failed)?;
         }
         states.push(state.clone());
@@ -59,11 +67,7 @@ pub fn make(directory: &Path, pager: Pager, crashed: bool) -> io::Result<Sample>
     if !crashed {
         db.close().map_err(failed)?;
         let files = vec![(NAME.to_owned(), fs::read(&path)?)];
-        return Ok(Sample {
-            files,
-            older,
-            states,
-        });
+        return Ok(Sample::of(files, older, states));
     }
     // The database has a thread that makes and renames segments: what is copied is what lies still.
     loop {
@@ -71,11 +75,27 @@ pub fn make(directory: &Path, pager: Pager, crashed: bool) -> io::Result<Sample>
         if let Ok(files) = files
             && copy(directory).is_ok_and(|again| again == files)
         {
-            return Ok(Sample {
-                files,
-                older,
-                states,
-            });
+            return Ok(Sample::of(files, older, states));
+        }
+    }
+}
+
+impl Sample {
+    fn of(files: Vec<File>, older: Vec<u8>, states: Vec<State>) -> Self {
+        let own = |page: &[u8]| PageRef::decode(&page[SELF_REF]);
+        let pages = files[0].1.chunks_exact(PAGE).zip(older.chunks_exact(PAGE));
+        let pages = pages.enumerate().skip(META_AREA_LEN as usize / PAGE);
+        let stale = pages.filter(|(number, (now, older))| {
+            let (now, older) = (own(now), own(older));
+            let number = *number as u64;
+            now.id.get() == number && older.id.get() == number && now.version > older.version
+        });
+        let stale = stale.map(|(number, _)| number * PAGE).collect();
+        Sample {
+            files,
+            older,
+            stale,
+            states,
         }
     }
 }

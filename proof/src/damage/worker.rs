@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use bifolio::{Database, Error, Result as DbResult};
-use bifolio_pager::{Geometry, META_AREA_LEN, PageSize, Standing};
+use bifolio_pager::{Geometry, META_AREA_LEN, META_LEN, MetaSlot, PageSize, Standing};
 use clap::Args;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -14,7 +14,13 @@ use super::sample::{self, NAME, Sample};
 use crate::pagers::Pager;
 use crate::simulate::steps::{self, Change, State};
 
-const PAGE: usize = 4096;
+const PAGE: usize = sample::PAGE;
+/// Of a slot's two copies of its record.
+const RECORD_LEN: usize = 512;
+/// What comes of a file that is refused because of a meta.
+const REFUSED_FOR_META: &str = "refused for its meta";
+/// What comes of a file in which nothing is wrong, or was made good.
+const RIGHT: &str = "right when read";
 /// Address space that the process may use: bounded, so that a length from disk that is believed
 /// shows. What a map reserves counts.
 const MEMORY_BYTES: u64 = 8 << 30;
@@ -69,7 +75,8 @@ fn damage_and_read(arguments: &WorkerArguments) -> io::Result<()> {
         lay_out(directory.path(), &sample, file, &bytes)?;
         let path = directory.path().join(NAME);
         match examine(&path, pager, &sample, file > 0, number.is_multiple_of(4)) {
-            Ok(outcome) => say(&format!("end {outcome}"))?,
+            Ok(outcome) if what.allows(outcome) => say(&format!("end {outcome}"))?,
+            Ok(outcome) => return say(&format!("wrong it is {outcome}")),
             Err(wrong) => return say(&format!("wrong {wrong}")),
         }
     }
@@ -85,12 +92,34 @@ fn say(what: &str) -> io::Result<()> {
 /// One damage.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    Flip { at: usize, bit: u8 },
-    Field { at: usize, len: usize, ones: bool },
-    ZeroSector { at: usize },
-    PageOverPage { from: usize, to: usize },
-    StalePage { at: usize },
-    Truncate { len: usize },
+    Flip {
+        at: usize,
+        bit: u8,
+    },
+    Field {
+        at: usize,
+        len: usize,
+        ones: bool,
+    },
+    ZeroSector {
+        at: usize,
+    },
+    PageOverPage {
+        from: usize,
+        to: usize,
+    },
+    StalePage {
+        at: usize,
+    },
+    Meta {
+        slot: MetaSlot,
+        at: usize,
+        bit: u8,
+        both: bool,
+    },
+    Truncate {
+        len: usize,
+    },
 }
 
 impl Damage {
@@ -110,9 +139,31 @@ impl Damage {
                     bytes[at..at + PAGE].copy_from_slice(older);
                 }
             }
+            Damage::Meta {
+                slot,
+                at,
+                bit,
+                both,
+            } => {
+                let first = slot.offset() as usize + at;
+                bytes[first] ^= 1 << bit;
+                if both {
+                    bytes[first + META_LEN - RECORD_LEN] ^= 1 << bit;
+                }
+            }
             Damage::Truncate { len } => bytes.truncate(len),
         }
         *bytes != before
+    }
+
+    /// Whether that may come of it. A record of a meta is there twice: with one copy damaged the
+    /// other counts, and with both the file is refused, since what they said may have been the newest.
+    fn allows(self, outcome: &str) -> bool {
+        match self {
+            Damage::Meta { both: true, .. } => outcome == REFUSED_FOR_META,
+            Damage::Meta { both: false, .. } => outcome == RIGHT,
+            _ => true,
+        }
     }
 }
 
@@ -128,7 +179,7 @@ fn draw(sample: &Sample, random: &mut StdRng) -> (usize, Damage) {
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap_or(0) + 1;
     let used = used.next_multiple_of(PAGE).min(bytes.len());
     let page = |random: &mut StdRng| random.random_range(0..used / PAGE) * PAGE;
-    let damage = match random.random_range(0..12) {
+    let damage = match random.random_range(0..14) {
         0..=4 => Damage::Flip {
             at: random.random_range(0..used),
             bit: random.random_range(0..8),
@@ -145,8 +196,18 @@ fn draw(sample: &Sample, random: &mut StdRng) -> (usize, Damage) {
             from: page(random),
             to: page(random),
         },
-        10 if file == 0 && used > META_AREA_LEN as usize => Damage::StalePage {
-            at: random.random_range(META_AREA_LEN as usize / PAGE..used / PAGE) * PAGE,
+        10 | 11 if file == 0 && !sample.stale.is_empty() => Damage::StalePage {
+            at: sample.stale[random.random_range(0..sample.stale.len())],
+        },
+        12 if file == 0 => Damage::Meta {
+            slot: match random.random() {
+                true => MetaSlot::A,
+                false => MetaSlot::B,
+            },
+            // Before come the magic and the format, which say whose file it is.
+            at: random.random_range(16..RECORD_LEN),
+            bit: random.random_range(0..8),
+            both: random.random(),
         },
         _ => Damage::Truncate {
             len: random.random_range(0..bytes.len()),
@@ -198,6 +259,7 @@ fn examine(
 ) -> Result<&'static str, String> {
     let db = match pager.options().open(path) {
         Ok(db) => db,
+        Err(Error::DamagedMeta { .. }) => return Ok(REFUSED_FOR_META),
         Err(error) => return told(&error).map(|()| "refused to open"),
     };
     // What the log's last groups held cannot be missed, if nothing was written after them.
@@ -279,7 +341,7 @@ fn read(db: &Database, allowed: &[State]) -> Result<&'static str, Read> {
             "what is read is not what was written".to_owned(),
         )),
         (false, Some(error)) => Err(Read::Told(error)),
-        (false, None) => Ok("right when read"),
+        (false, None) => Ok(RIGHT),
     }
 }
 

@@ -198,9 +198,14 @@ pub const WORKLOADS: &[Workload] = &[
         for _ in 0..5 {
             let puts = s.puts(10, 80, 200);
             s.commit(puts);
+            // The checkpoint has the log synced for this one, and then more than that is synced.
+            let puts = s.puts(2, 80, 200);
+            s.step(Step::Commit(puts, How::Interval));
             let beside = s.puts(10, 80, 200);
             s.step(Step::CheckpointBeside(beside));
         }
+        let put = s.put(5, 5);
+        s.commit(vec![put]);
     }),
     ("a bulk load while a checkpoint writes", |s| {
         fill(s, 40);

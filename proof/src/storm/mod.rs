@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use bifolio::Database;
+use bifolio::{Database, Options};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -212,6 +212,9 @@ impl Storm<'_> {
         }
         let pager = Pager::Any.of_case(self.random.random());
         let options = pager.options();
+        if self.random.random_bool(0.3) {
+            self.look_without_writing(&options.clone().read_only(true), path)?;
+        }
         let db = options
             .open(path)
             .map_err(|error| format!("it cannot be opened: {error}"))?;
@@ -232,6 +235,19 @@ impl Storm<'_> {
             let commits = self.state.commits;
             expect_a_prefix(&again, &self.script, &mut self.state, commits)?;
         }
+        Ok(())
+    }
+
+    /// What is opened for reading only holds what recovery would find.
+    fn look_without_writing(&mut self, options: &Options, path: &Path) -> Result<(), String> {
+        let db = options
+            .open(path)
+            .map_err(|error| format!("it cannot be opened for reading only: {error}"))?;
+        let least = self.acknowledged.max(self.state.commits);
+        let found = expect_a_prefix(&db, &self.script, &mut self.state, least)
+            .map_err(|what| format!("opened for reading only: {what}"))?;
+        self.tally.add("openings for reading only", 1);
+        self.tally.add("surviving commits", found);
         Ok(())
     }
 }
