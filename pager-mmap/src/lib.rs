@@ -45,6 +45,7 @@ mod pager;
 mod pages;
 mod poison;
 mod pwrite;
+mod recent;
 #[expect(unsafe_code, reason = "asks the kernel about a mapping of its own")]
 mod residency;
 #[expect(unsafe_code, reason = "is a signal handler")]

@@ -21,6 +21,7 @@ use crate::guard::{PageMut, PageRead, confirm_after_faults};
 use crate::map::{Map, Writing};
 use crate::options::{self, Advice, MmapOptions, WriteStyle};
 use crate::pages::Pages;
+use crate::recent::Recent;
 use crate::state::{Hold, Latch, State};
 use crate::storage::{self, Span, Storage};
 use crate::warm::Warm;
@@ -43,6 +44,7 @@ pub struct MmapPager {
     unsynced: Mutex<Option<Span>>,
     /// `None` where the machine does not say what is in memory.
     warm: Option<Warm>,
+    recent: Recent,
 }
 
 impl MmapPager {
@@ -77,6 +79,7 @@ impl MmapPager {
                 .transpose()?,
             file,
             warm,
+            recent: Recent::new(),
             geometry,
             options,
             unsynced: Mutex::new(None),
@@ -214,7 +217,8 @@ impl Pager for MmapPager {
     }
 
     /// Zeros the page through the mapping. Where the file has old content there, this costs a look at
-    /// whether that is in memory (`mincore`), and if not, a `pwrite`.
+    /// whether that is in memory (`mincore`; saved for a page that was created a short time ago), and if
+    /// not, a `pwrite`.
     fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
         self.file.storage.check_writable(&self.file.map)?;
         self.check_has(at.id, "created")?;
@@ -222,7 +226,8 @@ impl Pager for MmapPager {
         let mut page = self.own(at.id, self.file.pages.create(at.id)?, false)?;
         let has_old_content = !is_new || self.file.storage.was_there_at_open(at.id);
         let in_place = self.file.map.buffers().is_none();
-        if in_place && has_old_content && !self.file.map.in_memory(at.id) {
+        let is_recent = in_place && self.recent.note(at.id);
+        if in_place && has_old_content && !is_recent && !self.file.map.in_memory(at.id) {
             self.file.storage.write_zero_page(at.id)?;
             count(&self.file.tally.overwritten_unread, 1);
         }
