@@ -210,7 +210,7 @@ pub struct Faulty<P> {
     hook: Mutex<Option<Hook<P>>>,
 }
 
-type Hook<P> = Arc<Mutex<dyn FnMut(&P, Call<'_>) + Send>>;
+type Hook<P> = Arc<Mutex<Box<dyn FnMut(&P, Call<'_>) + Send>>>;
 
 #[derive(Default)]
 struct State {
@@ -264,7 +264,7 @@ impl<P: Pager> Faulty<P> {
     /// hook gets the pager below, for a look or for a power cut. It may also use this one: operations
     /// from within the hook are counted and not announced to it.
     pub fn before_each(&self, hook: impl FnMut(&P, Call<'_>) + Send + 'static) {
-        *self.hook.lock() = Some(Arc::new(Mutex::new(hook)));
+        *self.hook.lock() = Some(Arc::new(Mutex::new(Box::new(hook))));
     }
 
     /// The pager below.
