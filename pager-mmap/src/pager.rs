@@ -217,8 +217,7 @@ impl Pager for MmapPager {
     }
 
     /// Zeros the page through the mapping. Where the file has old content there, this costs a look at
-    /// whether that is in memory (`mincore`; saved for a page that was created a short time ago), and if
-    /// not, a `pwrite`.
+    /// whether that is in memory (`mincore`; saved where recent.rs guesses so), and if not, a `pwrite`.
     fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
         self.file.storage.check_writable(&self.file.map)?;
         self.check_has(at.id, "created")?;
@@ -227,7 +226,8 @@ impl Pager for MmapPager {
         let has_old_content = !is_new || self.file.storage.was_there_at_open(at.id);
         let in_place = self.file.map.buffers().is_none();
         let is_recent = in_place && self.recent.note(at.id);
-        if in_place && has_old_content && !is_recent && !self.file.map.in_memory(at.id) {
+        let is_there = || self.recent.guess(|| self.file.map.in_memory(at.id));
+        if in_place && has_old_content && !is_recent && !is_there() {
             self.file.storage.write_zero_page(at.id)?;
             count(&self.file.tally.overwritten_unread, 1);
         }
