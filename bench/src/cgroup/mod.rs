@@ -7,7 +7,7 @@
 //! A group is removed when its [`Group`] is dropped. One whose process was killed with SIGKILL stays
 //! behind, empty, and is removed by the next comparison that starts ([`remove_leftovers`]).
 //!
-//! Start at [`find`] (where groups are), then [`Group::create`].
+//! Start at `find.rs` (where groups are), then [`Group::create`].
 
 mod find;
 mod group;

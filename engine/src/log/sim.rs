@@ -111,7 +111,7 @@ pub(crate) fn next_random(state: &mut u64) -> u64 {
 }
 
 impl SimDisk {
-    /// An empty directory. `seed` decides what it [`draw`](Disk::draw)s.
+    /// An empty directory. `seed` decides which salts it draws.
     pub fn new(seed: u64) -> Self {
         let disk = SimDisk::default();
         disk.shared.state.lock().random = seed;

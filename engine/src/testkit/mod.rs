@@ -4,7 +4,7 @@
 //! power. [`Machine::open`] boots it: the database runs, on a modelled disk or on one of the real
 //! pagers over a file in memory. [`Running::watch`] has a test look before every operation that
 //! changes either disk, and take from that [`Moment`] what a power cut there and then would leave:
-//! another machine. [`Running::fail`] makes an operation fail.
+//! another machine. [`Running::fail_pages`] and [`Running::fail_log`] make an operation fail.
 //!
 //! The disk model is the one in docs/TESTING.md. What the log does not sync is in
 //! [`SimDisk`]; pages that are not synced in [`MemPager`](bifolio_pager::MemPager) or, of a real
