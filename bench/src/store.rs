@@ -37,6 +37,8 @@ pub struct PagerCounters {
     pub pager_write_calls: Option<u64>,
     /// Pages written while still private, because memory was short.
     pub pager_pages_stolen: Option<u64>,
+    /// Times that somebody had to wait for a write, because memory was short.
+    pub pager_waits_for_write: Option<u64>,
     /// Pages dropped from memory to make room.
     pub pager_evictions: Option<u64>,
     /// Pages whose checksum was verified.
@@ -67,6 +69,7 @@ impl PagerCounters {
             pager_pages_written: less(self.pager_pages_written, earlier.pager_pages_written),
             pager_write_calls: less(self.pager_write_calls, earlier.pager_write_calls),
             pager_pages_stolen: less(self.pager_pages_stolen, earlier.pager_pages_stolen),
+            pager_waits_for_write: less(self.pager_waits_for_write, earlier.pager_waits_for_write),
             pager_evictions: less(self.pager_evictions, earlier.pager_evictions),
             pager_pages_verified: less(self.pager_pages_verified, earlier.pager_pages_verified),
             pager_pages_created: less(self.pager_pages_created, earlier.pager_pages_created),
@@ -85,6 +88,7 @@ impl From<Counters> for PagerCounters {
             pager_pages_written: counters.pages_written,
             pager_write_calls: counters.write_calls,
             pager_pages_stolen: counters.pages_stolen,
+            pager_waits_for_write: counters.waits_for_write,
             pager_evictions: counters.evictions,
             pager_pages_verified: counters.pages_verified,
             pager_pages_created: counters.pages_created,
