@@ -96,6 +96,11 @@ impl Disk {
         }
     }
 
+    /// Whether something has failed, so that nothing is written any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
+    }
+
     /// Keeps the first failure, and returns the error for the one who met this one.
     pub(crate) fn poison(&self, operation: String, source: io::Error) -> Error {
         let error = Error::io(operation, source);

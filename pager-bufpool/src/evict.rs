@@ -8,7 +8,10 @@
 //!    neighbours merged, and to free some frames ahead of need (`background.rs`). Where no clean page
 //!    was found, or there is no such thread, the one that needs a frame writes; pages are then clean,
 //!    and stay until the policy offers them again.
-//! 4. Where nothing could be taken or written, the answer is `NoFreeFrame`, unless some frame is *in
+//! 4. Once a write has failed, what is dirty stays where it is, for those who read it, until its life
+//!    ends. What is not in memory comes in through frames that were kept back for that time, and what
+//!    comes in can go again: storage has it.
+//! 5. Where nothing could be taken or written, the answer is `NoFreeFrame`, unless some frame is *in
 //!    transit*: on its way in or out in some other thread, which ends by itself.
 //!
 //! Locking: one sweep at a time (`sweeping`), and no I/O under it. Nobody holds a mark, a claim or
@@ -85,6 +88,9 @@ impl Core {
                 add(&self.counts.waits_for_write, 1);
             }
             if self.clean(&sweep.dirty) {
+                continue;
+            }
+            if self.disk.is_poisoned() && self.frames.lend_spare() {
                 continue;
             }
             if sweep.in_transit {
@@ -165,6 +171,7 @@ impl Core {
         // What the last snapshot contained: no use to take it again.
         let mut known: Option<Protected> = None;
         let mut keeps_inner = true;
+        let poisoned = self.disk.is_poisoned();
         loop {
             let mut round = Round {
                 pool: self,
@@ -176,6 +183,7 @@ impl Core {
                     0
                 },
                 known,
+                poisoned,
                 taken: Vec::new(),
                 dirty: Vec::new(),
                 in_transit: false,
@@ -188,7 +196,8 @@ impl Core {
             known = round.known;
             if round.taken.is_empty() {
                 // Inner pages go before a thread gets no frame at all, and not before that.
-                if keeps_inner && sweep.dirty.is_empty() && !sweep.in_transit {
+                let dirt_goes = !sweep.dirty.is_empty() && !poisoned;
+                if keeps_inner && !dirt_goes && !sweep.in_transit {
                     keeps_inner = false;
                     continue;
                 }
@@ -249,6 +258,8 @@ struct Round<'p> {
     /// Inner pages in memory up to which they are kept.
     most_inner: usize,
     known: Option<Protected>,
+    /// What is dirty can never go.
+    poisoned: bool,
     taken: Vec<Taken<'p>>,
     dirty: Vec<PageId>,
     in_transit: bool,
@@ -257,9 +268,9 @@ struct Round<'p> {
 
 impl Candidates for Round<'_> {
     fn wants_more(&self) -> bool {
-        // While another thread writes, this one looks on until it finds a clean page.
+        // While another thread writes, or nobody can, this one looks on until it finds a clean page.
         let enough_dirt = self.dirty.len() >= self.most_dirty;
-        let looks_on = self.taken.is_empty() && self.pool.signal.runs();
+        let looks_on = self.taken.is_empty() && (self.poisoned || self.pool.signal.runs());
         self.taken.len() < self.want && (looks_on || !enough_dirt)
     }
 
@@ -295,8 +306,13 @@ impl Candidates for Round<'_> {
             // Guarded.
         } else if word.is_inner() && !word.is_dead() && self.pool.inner_count() <= self.most_inner {
             return Answer::Kept;
-        } else if word.is_takeable() {
-            match state.take(word, id) {
+        } else if word.is_takeable() || self.poisoned && word.is_stored() {
+            let taken = if word.is_takeable() {
+                state.take(word, id)
+            } else {
+                state.take_stored(word, id)
+            };
+            match taken {
                 Some(taken) => {
                     self.taken.push(taken);
                     return Answer::Goes;

@@ -16,6 +16,8 @@
 //! 2. At most one `Owned` or `ExclusiveHold` of a frame exists, and none beside any other proof: word
 //!    invariant 1. A `Writing` exists beside readers only: word invariant 2.
 //! 3. The mapping lives as long as `Frames`, which every proof borrows from.
+//! 4. Until they are lent, at least [`SPARE`] frames are withheld: no page that has to be written is ever
+//!    in all frames, so that reads go on when nothing can be written any more.
 //!
 //! Not here: which page is evicted (`evict.rs`), how a flight is filled (`io/uring.rs`, `io/readers.rs`).
 
@@ -31,10 +33,14 @@ use bifolio_pager::{Error, Geometry, PageId, PageSize, Result};
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::io::Arrived;
+use crate::options::LEAST_FRAMES;
 use crate::parking::Shortage;
 use crate::word::{ExclusiveHold, FrameId, SealedHold, SharedHold, Vacated, Writing};
 
 const HUGE_PAGE: usize = 2 << 20;
+/// Frames beside those that are asked for, for readers after a write has failed: what is dirty then can
+/// never leave its frame. As many as a pool needs to work at all.
+pub(crate) const SPARE: usize = LEAST_FRAMES;
 /// No page is in the frame. (Page 0 is a meta slot and never in a frame.)
 const NO_PAGE: u64 = 0;
 /// The frame's memory was given back to the operating system.
@@ -64,8 +70,10 @@ pub(crate) struct Frames {
     usable: AtomicUsize,
     /// Whether the kernel was asked for huge pages and did not refuse.
     huge: bool,
-    /// Frames that may be in use; what is above is withheld as it comes by.
+    /// Frames that may be in use, the spare ones apart; what is above is withheld as it comes by.
     target: AtomicUsize,
+    /// Of the spare frames, those that may be in use: none or all.
+    lent: AtomicUsize,
     pub(crate) shortage: Shortage,
 }
 
@@ -78,8 +86,10 @@ impl Frames {
     /// Bytes beside the page itself that each frame costs here.
     pub(crate) const OVERHEAD_BYTES: usize = size_of::<AtomicU64>() + size_of::<FrameId>();
 
-    /// Maps `count` frames. Their memory is taken from the system when they are first used.
-    pub(crate) fn new(count: usize, page_size: PageSize) -> Result<Self> {
+    /// Maps `usable` frames, and the spare ones. Their memory is taken from the system when they are
+    /// first used.
+    pub(crate) fn new(usable: usize, page_size: PageSize) -> Result<Self> {
+        let count = usable + SPARE;
         let len = count * page_size.bytes();
         // Address space only: what lies before and behind the frames is never touched.
         let slack = if len >= HUGE_PAGE { HUGE_PAGE } else { 0 };
@@ -103,18 +113,21 @@ impl Frames {
             base: NonNull::new(base).expect("a mapping is not at address 0"),
             page_size,
             count,
-            occupants: (0..count).map(|_| AtomicU64::new(NO_PAGE)).collect(),
+            occupants: (0..count)
+                .map(|frame| AtomicU64::new(if frame < usable { NO_PAGE } else { WITHHELD }))
+                .collect(),
             // Popped from the end: low frames first, so that few huge pages are touched early.
-            free: Mutex::new((0..count as u32).rev().map(FrameId).collect()),
-            withheld: Mutex::default(),
-            usable: AtomicUsize::new(count),
+            free: Mutex::new((0..usable as u32).rev().map(FrameId).collect()),
+            withheld: Mutex::new((usable as u32..count as u32).map(FrameId).collect()),
+            usable: AtomicUsize::new(usable),
             huge,
-            target: AtomicUsize::new(count),
+            target: AtomicUsize::new(usable),
+            lent: AtomicUsize::new(0),
             shortage: Shortage::default(),
         })
     }
 
-    /// Frames in the mapping, withheld ones included.
+    /// Frames in the mapping, withheld and spare ones included.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -138,8 +151,24 @@ impl Frames {
     /// they come free; if there are too few, withheld ones come back at once.
     pub(crate) fn retarget(&self, target: usize) {
         let mut withheld = self.withheld.lock();
-        self.target.store(target, Ordering::Relaxed);
-        while self.usable() < target
+        let most = self.count - SPARE;
+        self.target.store(target.min(most), Ordering::Relaxed);
+        self.bring_back(&mut withheld);
+    }
+
+    /// Lets the spare frames be used from now on, because no page can be written any more; whether they
+    /// were kept back until now.
+    pub(crate) fn lend_spare(&self) -> bool {
+        let mut withheld = self.withheld.lock();
+        if self.lent.swap(SPARE, Ordering::Relaxed) > 0 {
+            return false;
+        }
+        self.bring_back(&mut withheld);
+        true
+    }
+
+    fn bring_back(&self, withheld: &mut Vec<FrameId>) {
+        while self.usable() < self.allowed()
             && let Some(frame) = withheld.pop()
         {
             self.usable.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +207,12 @@ impl Frames {
     }
 
     fn has_surplus(&self) -> bool {
-        self.usable() > self.target.load(Ordering::Relaxed)
+        self.usable() > self.allowed()
+    }
+
+    /// Frames that may be in use.
+    fn allowed(&self) -> usize {
+        self.target.load(Ordering::Relaxed) + self.lent.load(Ordering::Relaxed)
     }
 
     /// A frame from the free list.
@@ -538,5 +572,23 @@ mod tests {
         assert!(frames.withhold_surplus());
         frames.retarget(usize::MAX);
         assert_eq!((frames.usable(), frames.free_len()), (600, 600));
+    }
+
+    #[test]
+    fn spare_frames_are_had_once_they_are_lent_and_stay_whatever_the_target() {
+        let frames = frames(10);
+        frames.retarget(usize::MAX);
+        assert_eq!((frames.usable(), frames.count()), (10, 10 + SPARE));
+        assert!(frames.lend_spare());
+        assert!(!frames.lend_spare(), "once");
+        assert_eq!(
+            (frames.usable(), frames.free_len()),
+            (10 + SPARE, 10 + SPARE)
+        );
+        frames.retarget(4);
+        assert!(frames.withhold_surplus());
+        assert_eq!(frames.usable(), 4 + SPARE);
+        frames.retarget(usize::MAX);
+        assert_eq!(frames.usable(), 10 + SPARE);
     }
 }

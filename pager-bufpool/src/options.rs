@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bifolio_pager::{Error, Geometry, Result};
 
+use crate::frames::SPARE;
 use crate::trace::BUFFER_BYTES;
 
 /// How a pool is to be opened. `..Default::default()` for what you do not care about.
@@ -151,7 +152,8 @@ pub(crate) struct Budget {
 
 impl PoolOptions {
     /// The least budget that gives a pool of these options at least `frames` frames, for a file that
-    /// stays below 16,384 pages. Larger files take 128 KiB more for each further 16,384 pages.
+    /// stays below 16,384 pages. Larger files take 128 KiB more for each further 16,384 pages. In it are
+    /// [`LEAST_FRAMES`] frames more, which stay untouched until a write fails, and are for readers then.
     pub fn budget_for(&self, geometry: Geometry, frames: usize) -> u64 {
         self.budget(geometry).least_bytes(frames)
     }
@@ -175,7 +177,8 @@ impl PoolOptions {
 
 impl Budget {
     fn least_bytes(&self, frames: usize) -> u64 {
-        self.fixed_bytes + self.directory_bytes + CHUNK_BYTES + frames as u64 * self.frame_bytes
+        let frames_bytes = (frames + SPARE) as u64 * self.frame_bytes;
+        self.fixed_bytes + self.directory_bytes + CHUNK_BYTES + frames_bytes
     }
 
     /// Refuses a budget that is too small to work in.
@@ -194,7 +197,8 @@ impl Budget {
         )))
     }
 
-    /// Frames that the budget allows beside the page table of a file of `page_count` pages.
+    /// Frames that the budget allows beside the spare ones and the page table of a file of `page_count`
+    /// pages.
     ///
     /// The table of a file more than some 250 times the budget would leave no frames; there the
     /// frames keep half of the budget, and what the table takes beyond the rest is over budget.

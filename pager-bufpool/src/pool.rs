@@ -65,7 +65,7 @@ impl Core {
         let frames = Frames::new(budget.frames(disk.page_count()), geometry.page_size)?;
         let policy = policy::new(options.policy, frames.count());
         let begin =
-            |path: &PathBuf| Recorder::create(path, geometry.page_size.bytes(), frames.count());
+            |path: &PathBuf| Recorder::create(path, geometry.page_size.bytes(), frames.usable());
         let trace = options.trace.as_ref().map(begin).transpose()?;
         Ok(Core {
             geometry,

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use bifolio_pager::PageId;
 
+use crate::frames::SPARE;
 use crate::options::Policy;
 use crate::policy::{self, Answer, Candidates, Replacement};
 use crate::trace::{Access, Event};
@@ -45,6 +46,7 @@ impl Tally {
 pub struct Simulation {
     policy: Box<dyn Replacement>,
     places: HashMap<PageId, Place>,
+    /// The spare ones, which stay empty, included: a policy knows of them.
     frames: Vec<Option<Slot>>,
     free: Vec<FrameId>,
     inner: usize,
@@ -74,9 +76,9 @@ impl Simulation {
     pub fn new(policy: Policy, frames: usize) -> Self {
         assert!(frames > 0, "a pool has frames");
         Simulation {
-            policy: policy::new(policy, frames),
+            policy: policy::new(policy, frames + SPARE),
             places: HashMap::new(),
-            frames: vec![None; frames],
+            frames: vec![None; frames + SPARE],
             free: (0..frames as u32).rev().map(FrameId).collect(),
             inner: 0,
             tally: Tally::default(),
@@ -110,6 +112,10 @@ impl Simulation {
         }
         self.tally.reads += u64::from(event.access == Access::Read);
         there.is_some()
+    }
+
+    fn usable(&self) -> usize {
+        self.frames.len() - SPARE
     }
 
     fn slot(&mut self, frame: FrameId) -> &mut Slot {
@@ -178,8 +184,7 @@ impl Simulation {
         if let Some(frame) = self.free.pop() {
             return frame;
         }
-        let count = self.frames.len();
-        let mut goes = self.choose(policy::most_inner(count));
+        let mut goes = self.choose(policy::most_inner(self.usable()));
         if goes.is_empty() {
             goes = self.choose(0);
         }
@@ -193,7 +198,7 @@ impl Simulation {
 
     fn choose(&mut self, most_inner: usize) -> Vec<FrameId> {
         let mut round = Round {
-            want: policy::eviction_batch(self.frames.len()),
+            want: policy::eviction_batch(self.usable()),
             keeps_inner: self.inner <= most_inner,
             frames: &mut self.frames,
             goes: Vec::new(),

@@ -14,7 +14,8 @@
 //! |  9     | SEALING    | private, and about to be sealed: takes no further guard              |
 //! | 10     | FRESH      | (resident) brought in and not read yet: the first use is no re-use   |
 //! | 11     | INNER      | (resident, taken) leads to other pages, by its kind                  |
-//! | 12..32 | latches    | read guards of a private page that are alive                         |
+//! | 12     | STORED     | (resident, taken) sealed after it was stolen, and as it was stolen   |
+//! | 13..32 | latches    | read guards of a private page that are alive                         |
 //! | 32..64 | frame      | (resident, taken) the frame that holds the page                      |
 //! |        | note       | (absent, loading) what the policy noted when the page left; 0: none  |
 // ANCHOR_END: word
@@ -51,7 +52,8 @@
 //!    hazards taken *after* `take` does not contain the page.
 //! 2. While WRITING is set the bytes do not change and the frame is not given away: `take` and
 //!    `latch_exclusive` (through which a resident page is sealed) start only where it is not set.
-//! 3. A dirty page that is not DEAD is never taken: it is written first.
+//! 3. A dirty page that is not DEAD is never taken: it is written first. Once nothing can be written any
+//!    more, one that is STORED is, and is dirty still when it is Absent: storage has its bytes.
 //!
 //! Not here: the memory (`frames.rs`), the waiting (`parking.rs`).
 
@@ -73,7 +75,8 @@ const EXCLUSIVE: u64 = 1 << 8;
 const SEALING: u64 = 1 << 9;
 const FRESH: u64 = 1 << 10;
 const INNER: u64 = 1 << 11;
-const ONE_LATCH: u64 = 1 << 12;
+const STORED: u64 = 1 << 12;
+const ONE_LATCH: u64 = 1 << 13;
 const LATCHES: u64 = ((1 << 32) - 1) & !(ONE_LATCH - 1);
 const FRAME_SHIFT: u32 = 32;
 const NOTE: u64 = !0 << FRAME_SHIFT;
@@ -81,9 +84,9 @@ const NOTE: u64 = !0 << FRAME_SHIFT;
 const LIFE: u64 = PRIVATE | DIRTY | SEALING;
 
 /// The fields, which cover the word without overlap.
-const FIELDS: [u64; 13] = [
+const FIELDS: [u64; 14] = [
     PHASE, DEAD, PRIVATE, DIRTY, WRITING, REFERENCED, ASYNC, EXCLUSIVE, SEALING, FRESH, INNER,
-    LATCHES, NOTE,
+    STORED, LATCHES, NOTE,
 ];
 const _: () = {
     let (mut covered, mut index) = (0, 0);
@@ -153,6 +156,7 @@ impl std::fmt::Debug for Word {
             (SEALING, "sealing"),
             (FRESH, "fresh"),
             (INNER, "inner"),
+            (STORED, "stored"),
         ];
         for (bit, name) in names.into_iter().filter(|&(bit, _)| self.has(bit)) {
             debug_assert_ne!(bit, 0);
@@ -298,7 +302,8 @@ impl Word {
     /// Loading to Resident, with what storage holds.
     fn publish(self, frame: FrameId, inner: bool) -> Word {
         assert!(self.is(Phase::Loading), "published while {self:?}");
-        let life = self.0 & LIFE | FRESH | inner_bit(inner);
+        let stored = if self.is_dirty() { STORED } else { 0 };
+        let life = self.0 & LIFE | FRESH | stored | inner_bit(inner);
         Word((frame.0 as u64) << FRAME_SHIFT | life | Phase::Resident as u64)
     }
 
@@ -321,7 +326,7 @@ impl Word {
     fn latch_shared(self) -> Option<Word> {
         assert!(
             self.latches() < LATCHES / ONE_LATCH,
-            "a million guards of one page"
+            "half a million guards of one page"
         );
         (self.is(Phase::Resident) && self.is_private() && !self.has(EXCLUSIVE | SEALING))
             .then_some(Word(self.used().0 + ONE_LATCH))
@@ -354,7 +359,8 @@ impl Word {
         (self.is(Phase::Resident)
             && self.is_dirty()
             && !self.has(DEAD | WRITING | LATCHES | EXCLUSIVE))
-        .then_some(Word(self.0 | WRITING))
+        // From now on storage has the one image, the other, or a part of each.
+        .then_some(Word((self.0 & !STORED) | WRITING))
     }
 
     /// The write has ended.
@@ -370,9 +376,23 @@ impl Word {
             && !self.has(WRITING | LATCHES | EXCLUSIVE)
     }
 
+    /// Whether it is dirty, and still what storage gives when it is loaded.
+    pub(crate) fn is_stored(self) -> bool {
+        self.is(Phase::Resident) && self.has(STORED)
+    }
+
+    /// Resident to Taken, to evict what is dirty and stays so.
+    fn take_stored(self) -> Option<Word> {
+        self.is_stored().then(|| Word(self.moved(Phase::Taken)))
+    }
+
     /// Resident to Taken, to evict it, or to free a dead page's frame.
     fn take(self) -> Option<Word> {
         self.is_takeable().then(|| Word(self.moved(Phase::Taken)))
+    }
+
+    const fn dead(self) -> Word {
+        Word((self.0 & !(LIFE | STORED)) | DEAD)
     }
 
     /// The end of a life, wherever the bytes are.
@@ -380,7 +400,7 @@ impl Word {
         if self.is_dead() || self.is_exclusive() {
             return None;
         }
-        let dead = Word((self.0 & !LIFE) | DEAD);
+        let dead = self.dead();
         match self.phase() {
             Phase::Absent => Some(Word(DEAD)),
             Phase::Resident => Some(dead.take().unwrap_or(dead)),
@@ -392,7 +412,8 @@ impl Word {
     fn let_go(self, note: Note) -> Word {
         assert!(self.is(Phase::Taken), "let go while {self:?}");
         let note = note.map_or(0, |note| (note.get() as u64) << FRAME_SHIFT);
-        Word(self.0 & (DEAD | PRIVATE | SEALING) | note)
+        let dirty = if self.has(STORED) { DIRTY } else { 0 };
+        Word(self.0 & (DEAD | PRIVATE | SEALING) | dirty | note)
     }
 
     /// Taken to Resident: a guard has the page, so it is in use.
@@ -555,7 +576,16 @@ impl PageState {
 
     /// Takes the way to the page away, if the state is still `seen`.
     pub(crate) fn take(&self, seen: Word, id: PageId) -> Option<Taken<'_>> {
-        let to = seen.take()?;
+        self.take_along(seen, seen.take()?, id)
+    }
+
+    /// The same for a page that is dirty and stored: only where nothing can be written any more, else
+    /// whoever loads it to write it has to load it again.
+    pub(crate) fn take_stored(&self, seen: Word, id: PageId) -> Option<Taken<'_>> {
+        self.take_along(seen, seen.take_stored()?, id)
+    }
+
+    fn take_along(&self, seen: Word, to: Word, id: PageId) -> Option<Taken<'_>> {
         self.swap(seen, to).then(|| Taken {
             state: self,
             id,
@@ -571,7 +601,7 @@ impl PageState {
             Err(_) => Killed::Later,
             Ok(before) if before.is(Phase::Resident) => {
                 // `kill` takes the page exactly where its dead word can be taken.
-                let dead = Word((before.0 & !LIFE) | DEAD);
+                let dead = before.dead();
                 if dead.is_takeable() {
                     Killed::Taken(Taken {
                         state: self,
@@ -880,6 +910,26 @@ mod tests {
         assert!(back.is_sealed_resident() && back.is_dirty());
         let final_ = back.begin_writing().unwrap().end_writing(true);
         assert_eq!(final_.take().unwrap().let_go(None), NEW);
+    }
+
+    #[test]
+    fn what_is_dirty_and_stored_can_go_and_come_back_until_a_write_of_it_begins() {
+        let back = || {
+            let loading = Word(DIRTY).begin_load(Loader::Thread).unwrap();
+            loading.publish(FRAME, false)
+        };
+        assert_eq!(back().take(), None, "not while it can be written");
+        let taken = back().take_stored().unwrap();
+        assert!(taken.put_back().is_stored());
+        assert_eq!(taken.let_go(None), Word(DIRTY));
+        for written in [false, true] {
+            let after = back().begin_writing().unwrap().end_writing(written);
+            assert_eq!(after.take_stored(), None, "{after:?}");
+        }
+        assert_eq!(created().take_stored(), None);
+        assert_eq!(loaded().take_stored(), None);
+        let killed = back().kill().unwrap();
+        assert_eq!(killed.let_go(None), Word(DEAD));
     }
 
     #[test]

@@ -56,6 +56,7 @@ enum Defect {
     MetasOverlapPages,
     PagesOverlapMetas,
     TriesAgainAfterAFailure,
+    RefusesReadsAfterAFailure,
     ConfirmsNothing,
     PrefetchBringsTheOldLifeBack,
     LeaksFrames,
@@ -137,6 +138,7 @@ catches! {
         metas_are_written_and_overlap_no_page: MetasOverlapPages,
         pages_overlap_no_meta: PagesOverlapMetas,
         after_a_failure_writes_are_refused_and_reads_go_on: TriesAgainAfterAFailure,
+        after_a_failure_every_page_is_still_read: RefusesReadsAfterAFailure,
     }
     verified {
         an_intact_page_is_confirmed: ConfirmsNothing,
@@ -269,6 +271,8 @@ struct Ledger {
     reads: u64,
     creates: u64,
     grows: u64,
+    /// A flush or a growth was refused.
+    failed: bool,
     asked_pages: u64,
     guards: u64,
     lives: HashMap<PageId, Life>,
@@ -419,12 +423,18 @@ impl Pager for Broken {
         let mut ledger = self.ledger.lock();
         ledger.grows += 1;
         ledger.asked_pages = page_count;
-        self.inner.grow(page_count)
+        let grown = self.inner.grow(page_count);
+        ledger.failed |= grown.is_err();
+        grown
     }
 
     fn read(&self, at: PageRef) -> Result<BrokenRef<'_>> {
         self.expect_frames()?;
         self.ledger.lock().reads += 1;
+        if self.has(D::RefusesReadsAfterAFailure) && self.ledger.lock().failed {
+            let first = "something failed".into();
+            return Err(Error::Poisoned { first });
+        }
         let real = match self.inner.read(self.true_ref(at)) {
             Ok(guard) => Some(guard),
             Err(Error::Corrupt { .. }) if self.has(D::BelievesEverything) => None,
@@ -551,7 +561,9 @@ impl Pager for Broken {
                 .inner()
                 .write_meta(Flushed::proven(), MetaSlot::B, &zeros)?;
         }
-        match self.inner.flush(&pages) {
+        let flushed = self.inner.flush(&pages);
+        self.ledger.lock().failed |= flushed.is_err();
+        match flushed {
             Err(error) if is_state(&error) && self.has(D::FlushesAnything) => Ok(Flushed::proven()),
             Err(Error::Poisoned { .. }) if self.has(D::TriesAgainAfterAFailure) => {
                 self.inner.inner().flush(&pages)

@@ -1,14 +1,17 @@
 //! What the pool promises beyond the contract, and the contract where it is hardest to keep.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Barrier;
 use std::thread;
 
+use bifolio_pager::page::KIND;
 use bifolio_pager::{
-    Error, Geometry, META_LEN, MetaSlot, PageId, PageRef, PageSize, Pager, Version, first_page,
+    Error, Geometry, Kind, META_LEN, MetaSlot, PageId, PageRef, PageSize, Pager, Version,
+    first_page,
 };
-use bifolio_pager_bufpool::{BufPool, Direct, IoBackend, Policy, PoolOptions};
+use bifolio_pager_bufpool::{BufPool, Direct, IoBackend, LEAST_FRAMES, Policy, PoolOptions};
 
 use crate::support::Dice;
 
@@ -98,12 +101,17 @@ fn assert_reads(pool: &BufPool, at: PageRef, salt: u64) {
 
 /// A file with `count` durable pages of version 1.
 fn file_of(count: u64) -> File {
+    file_of_kind(count, Kind::Leaf)
+}
+
+fn file_of_kind(count: u64, kind: Kind) -> File {
     let file = tempfile::tempfile().unwrap();
     let pool = open(&file, options(IoBackend::Pread, 64)).unwrap();
     make_room(&pool, count);
     let pages: Vec<_> = (0..count).map(|index| at(index, 1)).collect();
     for &page in &pages {
         put(&pool, page);
+        pool.write(page).unwrap()[KIND.start] = kind as u8;
     }
     pool.seal(&pages).unwrap();
     let _ = pool.flush(&pages).unwrap();
@@ -625,10 +633,7 @@ fn a_file_that_another_process_cut_is_found_at_the_next_flush() {
 #[test]
 fn a_failed_write_poisons_and_its_words_are_kept() {
     let file = file_of(2);
-    let reader = File::open(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&file)
-    ));
+    let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
     for io in backends() {
         let Some(pool) = open(reader.as_ref().unwrap(), options(io, 8)) else {
             continue;
@@ -645,6 +650,59 @@ fn a_failed_write_poisons_and_its_words_are_kept() {
         }
         assert_reads(&pool, at(0, 1), 0);
         assert_reads(&pool, at(1, 2), 0);
+    }
+}
+
+/// Every frame is dirty, and no write succeeds: what is durable is read, far more of it than there are
+/// frames left, and what is only in memory stays, under guards and without.
+#[test]
+fn when_nothing_can_be_written_any_more_every_page_is_still_read() {
+    const FRAMES: u64 = 24;
+    let file = file_of_kind(100, Kind::Branch);
+    // Opened for reading only, so that every write fails.
+    let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+    for (io, policy) in both(&backends(), &Policy::ALL) {
+        let Some(pool) = open(&reader, options_with(io, policy, FRAMES as usize)) else {
+            continue;
+        };
+        let dirty: Vec<_> = (0..FRAMES).map(|index| at(index, 2)).collect();
+        for &page in &dirty {
+            put(&pool, page);
+        }
+        pool.seal(&dirty[..FRAMES as usize / 2]).unwrap();
+        let held: Vec<_> = dirty.iter().map(|&page| pool.read(page).unwrap()).collect();
+        assert_eq!(pool.counters().frames_dirty, Some(FRAMES), "{policy}");
+        for round in 0..2 {
+            for index in FRAMES..100 {
+                let page = pool.read(at(index, 1));
+                let page = page.unwrap_or_else(|error| panic!("{policy}, {index}: {error}"));
+                assert!(
+                    page[16..]
+                        .iter()
+                        .all(|&byte| byte == byte_of(at(index, 1), 0))
+                );
+            }
+            println!("{policy}, round {round}");
+        }
+        assert!(
+            matches!(pool.flush(&[]), Err(Error::Poisoned { .. })),
+            "{policy}"
+        );
+        for (guard, &page) in held.iter().zip(&dirty) {
+            assert!(guard[16..].iter().all(|&byte| byte == byte_of(page, 0)));
+        }
+        drop(held);
+        for &page in &dirty {
+            assert_reads(&pool, page, 0);
+        }
+        let counters = pool.counters();
+        assert_eq!(counters.frames, Some(FRAMES + LEAST_FRAMES as u64));
+        assert_eq!(counters.frames_dirty, Some(FRAMES), "{policy}");
+        let budget = options_with(io, policy, FRAMES as usize).budget_bytes;
+        assert!(
+            counters.memory_bytes <= Some(budget),
+            "{policy}: {counters:?}"
+        );
     }
 }
 

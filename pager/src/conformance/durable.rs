@@ -206,6 +206,31 @@ pub fn after_a_failure_writes_are_refused_and_reads_go_on<F: Fixture>(
     }
 }
 
+/// When no page can be written any more, every page is still read: the durable ones, however full memory
+/// is of pages that are not, and those as well.
+pub fn after_a_failure_every_page_is_still_read<F: Fixture>(fixture: &F, geometry: Geometry) {
+    let count = many(geometry) / 4;
+    let pager = with_room(fixture, geometry, 2 * count);
+    let (durable, newer): (Vec<_>, Vec<_>) = firsts(geometry, 2 * count, 1)
+        .into_iter()
+        .partition(|at| at.id < nth(geometry, count, 1).id);
+    put_sealed(&pager, &durable, 0);
+    let _ = pager.flush(&durable).unwrap();
+    let (sealed, private) = newer.split_at(newer.len() / 2);
+    put_sealed(&pager, sealed, 0);
+    private.iter().for_each(|&at| put(&pager, at, 0));
+    if !fixture.break_device(&pager) {
+        return skipped("break_device");
+    }
+    // A pager may have written all of these, or may have room for one page more.
+    let failed = pager.flush(sealed).is_err() || pager.grow(pager.page_count() + 1).is_err();
+    assert!(failed, "flush and growth on a broken device succeeded");
+    for _ in 0..2 {
+        durable.iter().for_each(|&at| assert_reads(&pager, at, 0));
+        newer.iter().for_each(|&at| assert_reads(&pager, at, 0));
+    }
+}
+
 fn assert_poisoned<T>(result: Result<T>, call: &str) {
     let error = refused(result, call);
     assert!(

@@ -170,6 +170,7 @@ macro_rules! conformance {
                     metas_are_written_and_overlap_no_page,
                     pages_overlap_no_meta,
                     after_a_failure_writes_are_refused_and_reads_go_on,
+                    after_a_failure_every_page_is_still_read,
                 }
                 verified: ALL {
                     an_intact_page_is_confirmed,
