@@ -562,7 +562,7 @@ impl Pager for Broken {
                 .write_meta(Flushed::proven(), MetaSlot::B, &zeros)?;
         }
         let flushed = self.inner.flush(&pages);
-        self.ledger.lock().failed |= flushed.is_err();
+        ledger.failed |= flushed.is_err();
         match flushed {
             Err(error) if is_state(&error) && self.has(D::FlushesAnything) => Ok(Flushed::proven()),
             Err(Error::Poisoned { .. }) if self.has(D::TriesAgainAfterAFailure) => {
