@@ -9,15 +9,15 @@ use bifolio_pager::Version;
 use super::disk::Disk;
 use super::error::{Error, Result};
 use super::files::{self, Files, Names, io};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use super::history::Replay;
 use super::history::{History, seed};
 use super::log::{Log, Parts};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use super::mark::LogMark;
 use super::options::{Options, SyncMethod};
 use super::position::{Layout, Position};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use super::record_reader::RecordReader;
 use super::writer::{Identity, Resume, Writer, probe};
 
@@ -85,7 +85,7 @@ impl Log {
     ///
     /// # Errors
     /// Those of [`History::read`], the visitor's, [`Error::BadOption`], [`Error::Io`].
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn recover<E: From<Error>>(
         disk: Arc<dyn Disk>,
         prefix: &OsStr,
