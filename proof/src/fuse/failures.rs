@@ -269,6 +269,9 @@ impl Case {
             Blow::CutOff | Blow::Fails(Kind::Name, ..) => false,
             // The kernel reads ahead, and reads again what it could not; but not all of a database.
             Blow::Fails(Kind::Read, _, lasts) => lasts && self.at == 0 && !self.new,
+            // A full disk may be met by whoever makes room ahead of need; then nothing is lost, and
+            // the one who needs the room tries again.
+            Blow::Fails(Kind::Allocate | Kind::Write, FULL, _) => false,
             Blow::Fails(..) => failed > 0,
         };
         if must_tell && !told {
