@@ -124,7 +124,7 @@ impl Buffers {
         }
     }
 
-    /// The page that got its buffer first, among those not asked for since; and how many there may be.
+    /// The page with a buffer whose turn it is: whose buffer is oldest, and each after all others.
     pub(crate) fn oldest(&self) -> Option<PageId> {
         let mut books = self.books.lock();
         loop {

@@ -5,9 +5,10 @@
 //! which, so that numbers in a row go through all of them, k slowest.
 //!
 //! The process that uses the database must end by itself, without a signal or a panic, and with no
-//! wrong data; every failure that is not the loss of a name must have been told as an error that is
-//! not called damage; after a refusal to write any more, no commit succeeds. Then the power is cut,
-//! and what is left is as of any other cut: a failed sync lost for good what it was to write.
+//! wrong data. Every failure must have been told as an error that is not called damage, but for the
+//! loss of a name, and for a full disk, which whoever makes room ahead of need may meet. After a
+//! refusal to write any more, no commit succeeds. Then the power is cut, and what is left is as of any
+//! other cut: a failed sync lost for good what it was to write.
 
 use std::fs::{self, File};
 use std::io;
