@@ -1,4 +1,4 @@
-//! The machine and the program, as a record of a campaign names them.
+//! The machine and the program, as a record of a campaign names them, and what a case may have of them.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 /// Where a campaign ran. Empty where it cannot be known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,18 @@ pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// A directory in memory, where there is one: what lies here need not survive anything.
+///
+/// # Errors
+/// What the file system says.
+pub fn scratch() -> Result<TempDir, String> {
+    let builder = || tempfile::Builder::new().prefix("bifolio-proof-").to_owned();
+    let in_memory = builder().tempdir_in("/dev/shm");
+    in_memory
+        .or_else(|_| builder().tempdir())
+        .map_err(|error| format!("making a directory: {error}"))
 }
 
 /// Bounds the address space of this process.

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::sample::{self, NAME, Sample};
+use crate::machine;
 use crate::pagers::Pager;
 use crate::simulate::steps::{self, Change, State};
 
@@ -47,13 +48,15 @@ pub fn work(arguments: &WorkerArguments) -> io::Result<()> {
 }
 
 fn damage_and_read(arguments: &WorkerArguments) -> io::Result<()> {
-    crate::machine::limit_memory(MEMORY_BYTES)?;
+    machine::limit_memory(MEMORY_BYTES)?;
     let mut random = StdRng::seed_from_u64(arguments.seed);
-    let directory = tempfile::tempdir()?;
+    // Kept in memory: that a file lies on a disk is not the point here, and its syncs cost time.
+    let scratch = || machine::scratch().map_err(io::Error::other);
+    let directory = scratch()?;
     let crashed = random.random_bool(0.5);
     let pager = arguments.pager.of_case(random.random());
     let sample = {
-        let apart = tempfile::tempdir()?;
+        let apart = scratch()?;
         sample::make(apart.path(), pager, crashed)?
     };
     for number in 0..arguments.count {

@@ -13,7 +13,7 @@ use super::Kind;
 use crate::fuse::control::Control;
 use crate::fuse::disk::Disk;
 use crate::fuse::mount::{self, Mounted};
-use crate::fuse::oracle::scratch;
+use crate::machine::scratch;
 
 /// The file that is the disk.
 const DISK: &str = "disk";

@@ -22,11 +22,12 @@ use rand::{RngExt, SeedableRng};
 use super::control::Control;
 use super::disk::{Disk, SECTOR, Survival};
 use super::mount::{self, Mounted};
-use super::oracle::{NAME, Oracle, scratch};
+use super::oracle::{NAME, Oracle};
 use super::plan::Plan;
 use super::process::Worker;
 use super::worker::WorkerArguments;
 use crate::campaign::{self, Common, Layer};
+use crate::machine::scratch;
 use crate::pagers::Pager;
 use crate::tally::Tally;
 

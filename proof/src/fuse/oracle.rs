@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tempfile::TempDir;
 
 use super::disk::Disk;
 use super::plan::{self, Model, Plan};
+use crate::machine::scratch;
 use crate::pagers::Pager;
 use crate::tally::Tally;
 
@@ -139,18 +139,6 @@ impl Oracle {
             .map_err(|error| format!("it cannot be closed: {error}"))?;
         Ok(commits)
     }
-}
-
-/// A directory in memory, where there is one: what lies here need not survive anything.
-///
-/// # Errors
-/// What the file system says.
-pub fn scratch() -> Result<TempDir, String> {
-    let builder = || tempfile::Builder::new().prefix("bifolio-proof-").to_owned();
-    let in_memory = builder().tempdir_in("/dev/shm");
-    in_memory
-        .or_else(|_| builder().tempdir())
-        .map_err(|error| format!("making a directory: {error}"))
 }
 
 /// Keeps what broke the claim, where a person can look at it.
