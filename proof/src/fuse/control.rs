@@ -6,13 +6,15 @@
 //! run. In a frozen world writes and syncs succeed and do nothing, and names cannot be changed: the
 //! programs may run on until they are killed, and no image knows.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::disk::{Disk, Ino};
+use super::disk::{Disk, Ino, ROOT};
 
 /// The kinds of requests that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +76,8 @@ pub(super) struct State {
     /// Requests of each kind so far.
     requests: [u64; 6],
     fault: Option<Fault>,
-    /// Requests that failed because they were told to.
-    failed: u64,
+    /// Requests that failed because they were told to, by the name of the file.
+    failed: BTreeMap<OsString, u64>,
     /// Whether the sync of a file says it is done, and does nothing.
     pub lies: bool,
 }
@@ -111,7 +113,7 @@ impl Control {
             stop_at: u64::MAX,
             requests: [0; 6],
             fault: None,
-            failed: 0,
+            failed: BTreeMap::new(),
             lies: false,
         };
         let shared = Shared {
@@ -138,9 +140,10 @@ impl Control {
         self.shared.state.lock().fault = Some(fault);
     }
 
-    /// Requests that failed so far because they were told to.
-    pub fn failed(&self) -> u64 {
-        self.shared.state.lock().failed
+    /// Requests that failed so far because they were told to, by the name that the file had then; those
+    /// for names themselves under that of the directory, `.`.
+    pub fn failed(&self) -> BTreeMap<OsString, u64> {
+        self.shared.state.lock().failed.clone()
     }
 
     /// Operations so far.
@@ -204,8 +207,8 @@ impl Control {
         self.shared.state.lock()
     }
 
-    /// The world with the verdict on a request of this kind.
-    pub(super) fn request(&self, kind: Kind) -> (MutexGuard<'_, State>, Verdict) {
+    /// The world with the verdict on a request of this kind for this file, or for the directory.
+    pub(super) fn request(&self, kind: Kind, ino: Ino) -> (MutexGuard<'_, State>, Verdict) {
         let mut state = self.shared.state.lock();
         if kind != Kind::Read && state.world == World::Runs {
             if state.operations >= state.stop_at {
@@ -221,7 +224,7 @@ impl Control {
             (World::Frozen, Kind::Name) => Verdict::Fail(Failure::Error(Errno::EIO.code())),
             (World::Frozen, Kind::Read) => Verdict::Do,
             (World::Frozen, _) => Verdict::Swallow,
-            _ => state.verdict(kind),
+            _ => state.verdict(kind, ino),
         };
         (state, verdict)
     }
@@ -230,10 +233,11 @@ impl Control {
     pub(super) fn act<T>(
         &self,
         kind: Kind,
+        ino: Ino,
         swallowed: T,
         act: impl FnOnce(&mut Disk) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let (mut state, verdict) = self.request(kind);
+        let (mut state, verdict) = self.request(kind, ino);
         match verdict {
             Verdict::Do => act(&mut state.disk),
             Verdict::Swallow | Verdict::Fail(Failure::Silent) => Ok(swallowed),
@@ -244,7 +248,7 @@ impl Control {
 }
 
 impl State {
-    fn verdict(&mut self, kind: Kind) -> Verdict {
+    fn verdict(&mut self, kind: Kind, ino: Ino) -> Verdict {
         let number = self.requests[kind as usize];
         self.requests[kind as usize] += 1;
         match self.fault {
@@ -253,10 +257,19 @@ impl State {
                 if !due {
                     return Verdict::Do;
                 }
-                self.failed += 1;
+                *self.failed.entry(self.name_of(ino)).or_default() += 1;
                 Verdict::Fail(fault.failure)
             }
             _ => Verdict::Do,
         }
+    }
+
+    /// A name of the file; empty if it has none any more.
+    fn name_of(&self, ino: Ino) -> OsString {
+        if ino == ROOT {
+            return ".".into();
+        }
+        let name = self.disk.names().find(|&(_, named)| named == ino);
+        name.map_or_else(OsString::new, |(name, _)| name.to_owned())
     }
 }

@@ -230,7 +230,11 @@ mod tests {
             file.sync_all().unwrap();
             assert!(left(&control, "a").unwrap().iter().all(|&byte| byte == 0));
         }
-        assert_eq!(control.failed(), 2, "one of each kind");
+        assert_eq!(
+            control.failed(),
+            [("a".into(), 2)].into(),
+            "one of each kind"
+        );
         drop(file);
         mounted.unmount().unwrap();
     }

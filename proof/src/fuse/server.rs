@@ -124,7 +124,7 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let done = match size {
-            Some(size) => self.control.act(Kind::Allocate, (), |disk| {
+            Some(size) => self.control.act(Kind::Allocate, ino.0, (), |disk| {
                 disk.set_len(ino.0, size);
                 Ok(())
             }),
@@ -143,7 +143,7 @@ impl Filesystem for Server {
     }
 
     fn unlink(&self, _req: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let outcome = self.control.act(Kind::Name, (), |disk| {
+        let outcome = self.control.act(Kind::Name, ROOT, (), |disk| {
             disk.find(name).ok_or(Errno::ENOENT)?;
             disk.unlink(name);
             Ok(())
@@ -161,7 +161,7 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let outcome = self.control.act(Kind::Name, (), |disk| {
+        let outcome = self.control.act(Kind::Name, ROOT, (), |disk| {
             if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
                 return Err(Errno::EINVAL);
             }
@@ -183,7 +183,7 @@ impl Filesystem for Server {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let outcome = self.control.act(Kind::Name, (), |disk| {
+        let outcome = self.control.act(Kind::Name, ROOT, (), |disk| {
             if disk.find(new_name).is_some() {
                 return Err(Errno::EEXIST);
             }
@@ -208,7 +208,7 @@ impl Filesystem for Server {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let outcome = self.control.act(Kind::Name, (), |disk| {
+        let outcome = self.control.act(Kind::Name, ROOT, (), |disk| {
             if disk.find(name).is_none() {
                 disk.create(name);
             }
@@ -237,7 +237,7 @@ impl Filesystem for Server {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (state, verdict) = self.control.request(Kind::Read);
+        let (state, verdict) = self.control.request(Kind::Read, ino.0);
         match (verdict, state.disk.content(ino.0)) {
             (Verdict::Fail(Failure::Error(number)), _) => reply.error(Errno::from_i32(number)),
             (Verdict::Fail(Failure::Short), _) => reply.error(Errno::EIO),
@@ -259,7 +259,7 @@ impl Filesystem for Server {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (mut state, verdict) = self.control.request(Kind::Write);
+        let (mut state, verdict) = self.control.request(Kind::Write, ino.0);
         match verdict {
             Verdict::Do => {
                 state.disk.write(ino.0, offset, data);
@@ -285,7 +285,7 @@ impl Filesystem for Server {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let (mut state, verdict) = self.control.request(Kind::Sync);
+        let (mut state, verdict) = self.control.request(Kind::Sync, ino.0);
         let outcome = match verdict {
             Verdict::Do if state.lies => Ok(()),
             Verdict::Do => {
@@ -313,7 +313,7 @@ impl Filesystem for Server {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let outcome = self.control.act(Kind::SyncNames, (), |disk| {
+        let outcome = self.control.act(Kind::SyncNames, ROOT, (), |disk| {
             disk.sync_names();
             Ok(())
         });
@@ -330,7 +330,7 @@ impl Filesystem for Server {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let outcome = self.control.act(Kind::Allocate, (), |disk| {
+        let outcome = self.control.act(Kind::Allocate, ino.0, (), |disk| {
             if mode != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }
