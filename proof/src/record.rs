@@ -1,7 +1,8 @@
 //! The results file of a campaign: what was run, where, and what was counted.
 //!
-//! A long campaign is run in slices. Each run with the same file appends one, and begins with the
-//! seed after the last one of the file, so the same command again is the next slice.
+//! A long campaign is run in slices. Each run with the same file begins with the seed after the last
+//! one of the file, so the same command again is the next slice. Runs that follow each other with one
+//! program on one machine are one slice.
 
 use std::fs;
 use std::io;
@@ -27,7 +28,7 @@ pub struct Record {
     pub slices: Vec<Slice>,
 }
 
-/// One run of the program.
+/// One run of the program, or several that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// The first seed.
@@ -40,10 +41,20 @@ pub struct Slice {
     pub commit: String,
     /// Where it ran.
     pub machine: Machine,
-    /// When it began, in seconds since 1970.
+    /// When it began, the first of them, in seconds since 1970.
     pub started: u64,
-    /// How long it took.
+    /// How long it took, all of them together.
     pub seconds: u64,
+}
+
+impl Slice {
+    /// Whether `next` is more of the same. Of a program with changes nobody knows that.
+    fn goes_on_with(&self, next: &Slice) -> bool {
+        self.next_seed == next.first_seed
+            && self.commit == next.commit
+            && !self.commit.ends_with('+')
+            && self.machine == next.machine
+    }
 }
 
 impl Record {
@@ -79,11 +90,18 @@ impl Record {
         self.slices.last().map(|slice| slice.next_seed)
     }
 
-    /// Appends a slice and what it found.
+    /// Appends a run and what it found.
     pub fn push(&mut self, slice: Slice, findings: impl IntoIterator<Item = String>) {
         self.counts.merge(&slice.counts);
         self.findings.extend(findings);
-        self.slices.push(slice);
+        match self.slices.last_mut() {
+            Some(last) if last.goes_on_with(&slice) => {
+                last.next_seed = slice.next_seed;
+                last.counts.merge(&slice.counts);
+                last.seconds += slice.seconds;
+            }
+            _ => self.slices.push(slice),
+        }
     }
 
     /// Writes the file.
@@ -118,13 +136,38 @@ mod tests {
             seconds: 1,
         };
         record.push(slice.clone(), ["seed 3".to_owned()]);
+        // Runs that do not follow each other, that do, and that do but with another program.
+        let follows = Slice {
+            next_seed: 11,
+            first_seed: 6,
+            ..slice.clone()
+        };
+        let other = Slice {
+            first_seed: 11,
+            next_seed: 16,
+            commit: "other+".to_owned(),
+            ..slice.clone()
+        };
         record.push(slice, []);
+        record.push(follows, []);
+        record.push(other.clone(), []);
+        record.push(
+            Slice {
+                first_seed: 16,
+                next_seed: 21,
+                ..other
+            },
+            [],
+        );
+        let ranges = record.slices.iter();
+        let ranges: Vec<_> = ranges.map(|s| (s.first_seed, s.next_seed)).collect();
+        assert_eq!(ranges, [(1, 6), (1, 11), (11, 16), (16, 21)]);
         record.save(&path).unwrap();
         let again = Record::load(&path, "storm", &arguments).unwrap();
         assert_eq!(again, record);
         assert_eq!(
             (again.next_seed(), again.counts.get("kills")),
-            (Some(6), 10)
+            (Some(21), 25)
         );
         assert!(Record::load(&path, "simulate", &arguments).is_err());
     }
