@@ -19,6 +19,8 @@ pub(crate) struct MappedFile {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub prefetched: AtomicU64,
+    /// Of those, the ones that the kernel was asked for.
+    pub hinted: AtomicU64,
     pub verified: AtomicU64,
     pub created: AtomicU64,
     pub overwritten_unread: AtomicU64,

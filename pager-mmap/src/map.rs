@@ -49,8 +49,10 @@ pub(crate) struct Map {
     capacity: u64,
     /// This process, for advice about many ranges at once.
     ourselves: Option<OwnedFd>,
-    /// Such advice was refused.
-    one_by_one: AtomicBool,
+    /// Such advice to bring in was refused.
+    brings_in_one_by_one: AtomicBool,
+    /// Such advice to drop was refused, as kernels before 6.13 do.
+    drops_one_by_one: AtomicBool,
 }
 
 /// How pages come to be written.
@@ -133,7 +135,8 @@ impl Map {
             page_size,
             capacity,
             ourselves: pidfd_open(getpid(), PidfdFlags::empty()).ok(),
-            one_by_one: AtomicBool::new(false),
+            brings_in_one_by_one: AtomicBool::new(false),
+            drops_one_by_one: AtomicBool::new(false),
         })
     }
 
@@ -223,28 +226,42 @@ impl Map {
     /// Starts reading these runs of pages, each given as its first page and its length. Past the end
     /// of the mapping nothing happens. A hint: where it is refused, the reads will tell what is wrong.
     pub(crate) fn will_need(&self, runs: &[(PageId, u64)]) {
-        self.advise_runs(runs, libc::MADV_WILLNEED);
+        self.advise_runs(runs, libc::MADV_WILLNEED, &self.brings_in_one_by_one);
     }
 
-    /// Gives one of two advices about runs of pages: bring them in, or drop them.
-    fn advise_runs(&self, runs: &[(PageId, u64)], advice: libc::c_int) {
-        if runs.len() > 1 && self.advise_at_once(runs, advice) {
+    /// Takes these runs of pages out of the page table, so that the kernel can drop those that are
+    /// clean. Their content stays what it is: the mapping is shared, so that `MADV_DONTNEED` forgets
+    /// nothing. A hint.
+    pub(crate) fn unmap(&self, runs: &[(PageId, u64)]) {
+        self.advise_runs(runs, libc::MADV_DONTNEED, &self.drops_one_by_one);
+    }
+
+    /// Gives one of two advices about runs of pages: bring them in, or drop them. `one_by_one`
+    /// remembers that many at once were refused.
+    fn advise_runs(&self, runs: &[(PageId, u64)], advice: libc::c_int, one_by_one: &AtomicBool) {
+        if runs.len() > 1 && self.advise_at_once(runs, advice, one_by_one) {
             return;
         }
         for &(first, count) in runs {
             let (offset, len) = self.span(first, count);
             let start = self.raw.as_mut_ptr().wrapping_add(offset);
-            // SAFETY: `span` lies in the mapping, and neither advice changes a byte of it.
+            // SAFETY: `span` lies in the mapping, which is shared, so that neither advice changes a byte
+            // of it. (A page that was lost is zeros before and after.)
             let _ = unsafe { libc::madvise(start.cast(), len, advice) };
         }
     }
 
     /// By `process_madvise`, if the kernel lets us; otherwise nothing is done, and `false` returned.
-    fn advise_at_once(&self, runs: &[(PageId, u64)], advice: libc::c_int) -> bool {
+    fn advise_at_once(
+        &self,
+        runs: &[(PageId, u64)],
+        advice: libc::c_int,
+        one_by_one: &AtomicBool,
+    ) -> bool {
         let Some(ourselves) = &self.ourselves else {
             return false;
         };
-        if self.one_by_one.load(Ordering::Relaxed) {
+        if one_by_one.load(Ordering::Relaxed) {
             return false;
         }
         for runs in runs.chunks(MOST_RANGES) {
@@ -256,8 +273,8 @@ impl Map {
                     iov_len: len,
                 })
                 .collect();
-            // SAFETY: the kernel reads the list, which is alive. Neither advice
-            // changes a byte of the mapping.
+            // SAFETY: the kernel reads the list, which is alive. Neither advice changes a byte of
+            // the mapping, as above.
             let advised = unsafe {
                 libc::syscall(
                     libc::SYS_process_madvise,
@@ -269,8 +286,8 @@ impl Map {
                 )
             };
             if advised < 0 {
-                // Older than 5.10, or forbidden: it will be so the next time.
-                self.one_by_one.store(true, Ordering::Relaxed);
+                // An old kernel, or forbidden: it will be so the next time.
+                one_by_one.store(true, Ordering::Relaxed);
                 return false;
             }
         }
@@ -304,11 +321,6 @@ impl Map {
         pages
             .map(|page| page.iter().any(|state| state & 1 != 0))
             .collect()
-    }
-
-    /// Drops these runs of pages from memory, those that are not dirty. A hint.
-    pub(crate) fn page_out(&self, runs: &[(PageId, u64)]) {
-        self.advise_runs(runs, libc::MADV_PAGEOUT);
     }
 
     /// Bytes in a page of ours.
@@ -494,13 +506,13 @@ mod tests {
     const PAGE: usize = PageSize::DEFAULT.bytes();
 
     /// A file of [`PAGES`] pages, and a mapping of a few more.
-    fn mapped() -> (File, Map) {
+    fn mapped(writing: Writing) -> (File, Map) {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![7; PAGES as usize * PAGE], 0)
             .unwrap();
         file.sync_data().unwrap();
         let len = (PAGES as usize + 8) * PAGE;
-        let map = Map::new(&file, len, PageSize::DEFAULT, Writing::Never).unwrap();
+        let map = Map::new(&file, len, PageSize::DEFAULT, writing).unwrap();
         (file, map)
     }
 
@@ -512,7 +524,7 @@ mod tests {
 
     #[test]
     fn pages_past_the_end_of_the_file_are_not_in_memory() {
-        let (_file, map) = mapped();
+        let (_file, map) = mapped(Writing::Never);
         assert!(!map.in_memory(PageId::new(PAGES)));
         assert!(map.tells_residency(PAGES));
         assert!(!map.tells_residency(PAGES + 8), "nowhere to find it out");
@@ -522,8 +534,9 @@ mod tests {
     fn every_run_that_is_asked_for_comes_in_by_one_call_or_by_many() {
         let runs = [(3, 4), (20, 1), (70, 30)].map(|(first, len)| (PageId::new(first), len));
         for one_by_one in [false, true] {
-            let (file, map) = mapped();
-            map.one_by_one.store(one_by_one, Ordering::Relaxed);
+            let (file, map) = mapped(Writing::Never);
+            map.brings_in_one_by_one
+                .store(one_by_one, Ordering::Relaxed);
             fadvise(&file, 0, None, FileAdvice::DontNeed).unwrap();
             if map.in_memory(PageId::new(3)) {
                 return println!("SKIPPED: the file system drops no pages");
@@ -534,6 +547,21 @@ mod tests {
                 std::thread::yield_now();
             }
             assert!(in_memory(&map, &runs));
+        }
+    }
+    #[test]
+    fn what_leaves_the_page_table_keeps_what_was_stored_in_it() {
+        let runs = [(3, 4), (20, 1), (70, 30)].map(|(first, len)| (PageId::new(first), len));
+        for one_by_one in [false, true] {
+            let (_file, map) = mapped(Writing::ThroughMapping);
+            map.drops_one_by_one.store(one_by_one, Ordering::Relaxed);
+            let pages = crate::pages::Pages::new(PageId::new(1), PAGES, false);
+            let id = PageId::new(20);
+            let mut page = map.owned(id, pages.create(id).unwrap());
+            page.bytes_mut().fill(9);
+            map.unmap(&runs);
+            assert!(page.bytes().iter().all(|&byte| byte == 9));
+            page.seal();
         }
     }
 }

@@ -312,6 +312,7 @@ impl Pager for MmapPager {
         };
         count(&self.file.tally.prefetched, pages.count() as u64);
         if !cold.is_empty() {
+            count(&self.file.tally.hinted, cold.len() as u64);
             self.file.pages.mark_used(&cold);
             self.file.map.will_need(&runs(cold));
         }
