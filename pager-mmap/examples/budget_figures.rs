@@ -34,7 +34,7 @@ fn main() {
     );
     let random = |step: u64| scrambled(step, pages);
     let in_order = |step: u64| step % pages;
-    let ways: [(&str, usize, &dyn Fn(u64) -> u64); 3] = [
+    let ways: [(&str, usize, Order); 3] = [
         ("one at a time", 1, &random),
         ("64 at a time", 64, &random),
         ("in order, 64 ahead", 64, &in_order),
@@ -56,6 +56,9 @@ fn main() {
     }
 }
 
+/// The page that is read in this step.
+type Order<'o> = &'o dyn Fn(u64) -> u64;
+
 struct Figures {
     rate: f64,
     reader_us: f64,
@@ -65,13 +68,7 @@ struct Figures {
     most: u64,
 }
 
-fn read(
-    path: &Path,
-    budget: Option<u64>,
-    batch: usize,
-    order: &dyn Fn(u64) -> u64,
-    seconds: f64,
-) -> Figures {
+fn read(path: &Path, budget: Option<u64>, batch: usize, order: Order, seconds: f64) -> Figures {
     let pager = open(path, budget);
     // From a cold start; the first half brings in what there is room for.
     rustix::fs::fadvise(file(path), 0, None, rustix::fs::Advice::DontNeed).expect("a hint");
