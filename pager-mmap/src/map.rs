@@ -473,6 +473,26 @@ impl OwnPage<'_> {
         }
     }
 
+    /// Makes the kernel keep the page, which lies in the mapping and is in memory, by itself.
+    ///
+    /// It may keep it together with its neighbours in a *large folio* (ext4 does since Linux 6.16), if
+    /// whole stretches of the file were read or written by somebody's system calls. A store into
+    /// one page makes all of a folio dirty, and all of it is written: 64 pages for one, say.
+    /// `MADV_COLD` for a part of a folio splits it, if the part is in the page table. A hint: 2 us,
+    /// and some 50 where there is something to split.
+    pub(crate) fn part_from_neighbours(&self) {
+        let start = self.page.start.as_ptr();
+        let len = self.page.map.page_size.bytes();
+        for offset in (0..len).step_by(rustix::param::page_size()) {
+            // SAFETY: the byte lies in the page.
+            let place = unsafe { start.add(offset) };
+            // SAFETY: as in `bytes_mut`. Volatile, because nothing but the page table needs the read.
+            let _ = unsafe { place.read_volatile() };
+        }
+        // SAFETY: the page lies in the mapping, of which the advice changes no byte.
+        let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_COLD) };
+    }
+
     /// Makes the whole page zeros, its checksum word too.
     pub(crate) fn zero(&mut self) {
         let len = self.page.map.page_size.bytes();

@@ -5,9 +5,10 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bifolio_pager::page::{SELF_REF, Standing};
+use bifolio_pager::table::PageTable;
 use bifolio_pager::{
     Access, Counters, Error, Flushed, Geometry, META_LEN, MetaSlot, PageId, PageRef, PageSize,
     Pager, Result, first_page,
@@ -45,6 +46,8 @@ pub struct MmapPager {
     /// `None` where the machine does not say what is in memory.
     warm: Option<Warm>,
     recent: Recent,
+    /// Of the pages that the file had when it was opened, those that have been stored into since.
+    stored: PageTable<AtomicBool>,
 }
 
 impl MmapPager {
@@ -80,6 +83,7 @@ impl MmapPager {
             file,
             warm,
             recent: Recent::new(),
+            stored: PageTable::new(file_pages),
             geometry,
             options,
             unsynced: Mutex::new(None),
@@ -110,6 +114,12 @@ impl MmapPager {
             verb,
             state: "outside the file",
         })
+    }
+
+    /// Whether nobody has asked this of the page since the file was opened. It was there then.
+    fn is_first_store(&self, id: PageId) -> bool {
+        let stored = self.stored.entry(id).expect("the table has its capacity");
+        !stored.swap(true, Ordering::Relaxed)
     }
 
     /// Holds a page that is known to be sealed and carries the right stamp.
@@ -217,7 +227,8 @@ impl Pager for MmapPager {
     }
 
     /// Zeros the page through the mapping. Where the file has old content there, this costs a look at
-    /// whether that is in memory (`mincore`; saved where recent.rs guesses so), and if not, a `pwrite`.
+    /// whether that is in memory (`mincore`; saved where recent.rs guesses so), and if not, a `pwrite`;
+    /// if it is, the page is parted from its neighbours in the page cache, once since the file was opened.
     fn create(&self, at: PageRef) -> Result<PageMut<'_>> {
         self.file.storage.check_writable(&self.file.map)?;
         self.check_has(at.id, "created")?;
@@ -226,10 +237,13 @@ impl Pager for MmapPager {
         let has_old_content = !is_new || self.file.storage.was_there_at_open(at.id);
         let in_place = self.file.map.buffers().is_none();
         let is_recent = in_place && self.recent.note(at.id);
-        let is_there = || self.recent.guess(|| self.file.map.in_memory(at.id));
-        if in_place && has_old_content && !is_recent && !is_there() {
-            self.file.storage.write_zero_page(at.id)?;
-            count(&self.file.tally.overwritten_unread, 1);
+        if in_place && has_old_content && !is_recent {
+            if !self.recent.guess(|| self.file.map.in_memory(at.id)) {
+                self.file.storage.write_zero_page(at.id)?;
+                count(&self.file.tally.overwritten_unread, 1);
+            } else if self.file.storage.was_there_at_open(at.id) && self.is_first_store(at.id) {
+                page.part_from_neighbours();
+            }
         }
         page.zero();
         page.bytes_mut()[SELF_REF].copy_from_slice(&at.encode());
@@ -366,6 +380,7 @@ impl Pager for MmapPager {
             syncs: Some(self.file.storage.syncs()),
             memory_bytes: Some(
                 self.file.pages.memory_bytes()
+                    + self.stored.memory_bytes() as u64
                     + self.warm.as_ref().map_or(0, Warm::memory_bytes)
                     + buffers.map_or(0, Buffers::memory_bytes),
             ),

@@ -13,7 +13,7 @@ use bifolio_pager::page::HEADER_LEN;
 use bifolio_pager::{
     Access, Error, META_AREA_LEN, META_LEN, MetaSlot, PageGuard, PageSize, Pager, first_page,
 };
-use bifolio_pager_mmap::{Advice, MmapOptions, MmapPager};
+use bifolio_pager_mmap::{Advice, MmapOptions, MmapPager, WriteStyle};
 use common::{MAX_BYTES, OnFile, fill, filled, geometry, nth, options};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -434,9 +434,83 @@ fn hints_for_pages_in_memory_and_outside_the_file_change_nothing_however_often_g
 
 /// Bytes that this thread has had read from devices.
 fn bytes_read() -> u64 {
+    io_counter("read_bytes:")
+}
+
+/// Bytes of the page cache that this thread has made dirty.
+fn bytes_dirtied() -> u64 {
+    io_counter("write_bytes:")
+}
+
+fn io_counter(name: &str) -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/io").unwrap();
-    let line = stat.lines().find(|line| line.starts_with("read_bytes:"));
-    line.unwrap()["read_bytes:".len()..].trim().parse().unwrap()
+    let line = stat.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_cold_read_brings_in_that_page_alone_hinted_at_or_not() {
+    const COUNT: u64 = 1000;
+    for (page_size, hinted) in [(4096, false), (4096, true), (16_384, false), (16_384, true)] {
+        let geometry = bifolio_pager::Geometry {
+            page_size: PageSize::new(page_size).unwrap(),
+            ..geometry()
+        };
+        let at = |index: u64| bifolio_pager::PageRef {
+            id: first_page(geometry).plus(index),
+            version: bifolio_pager::Version::new(1),
+        };
+        let pager = OnFile::new(tempfile::tempfile().unwrap(), geometry, options());
+        pager.grow(first_page(geometry).get() + COUNT).unwrap();
+        let pages: Vec<_> = (0..COUNT).map(at).collect();
+        for &at in &pages {
+            drop(pager.create(at).unwrap());
+        }
+        pager.seal(&pages).unwrap();
+        let _ = pager.flush(&pages).unwrap();
+        let pager = pager.reopen(options());
+        rustix::fs::fadvise(&pager.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let before = bytes_read();
+        for &at in pages.iter().step_by(10) {
+            if hinted {
+                pager.prefetch(&[at]);
+            }
+            drop(pager.read(at).unwrap());
+        }
+        let read = bytes_read() - before;
+        let asked = COUNT / 10 * page_size as u64;
+        if read == 0 {
+            println!("SKIPPED: the cached pages were not dropped, or reads are not counted");
+            return;
+        }
+        // A little more: the test's own code may come in meanwhile.
+        assert!(read <= asked + asked / 10, "{read} bytes for {asked}");
+    }
+}
+
+#[test]
+fn a_store_makes_one_page_dirty_however_the_kernel_keeps_it() {
+    const COUNT: u64 = 1024;
+    // Written by long calls, so that the kernel may keep many pages together.
+    let by_pwrite = MmapOptions {
+        write_style: WriteStyle::Pwrite,
+        ..options()
+    };
+    let pager = OnFile::new(tempfile::tempfile().unwrap(), geometry(), by_pwrite);
+    fill(&pager, COUNT);
+    let pager = pager.reopen(options());
+    let before = bytes_dirtied();
+    let mut created = 0;
+    for index in (0..COUNT).step_by(16) {
+        drop(pager.create(nth(index, 2)).unwrap());
+        created += PAGE;
+    }
+    let dirtied = bytes_dirtied() - before;
+    assert!(dirtied <= 2 * created, "{dirtied} bytes for {created}");
+    // What lies beside them is as it was.
+    for index in (0..COUNT).filter(|index| index % 16 != 0) {
+        assert_eq!(pager.read(nth(index, 1)).unwrap()[HEADER_LEN], index as u8);
+    }
 }
 
 #[test]
