@@ -38,7 +38,8 @@ pub enum Kind {
 pub enum Failure {
     /// With this error number, having done nothing.
     Error(i32),
-    /// A write does its first half and says so. Other requests fail with `EIO`.
+    /// A write does its first half and says so; where it comes from the kernel's cache, by `EIO`. Other
+    /// requests fail with `EIO`.
     Short,
     /// It does nothing, a sync loses what it was to write, and each says it is done: outside the
     /// model, so that a test can show what it finds.

@@ -254,7 +254,7 @@ impl Filesystem for Server {
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
@@ -272,7 +272,13 @@ impl Filesystem for Server {
             Verdict::Fail(Failure::Short) => {
                 let half = &data[..data.len() / 2];
                 state.disk.write(ino.0, offset, half);
-                reply.written(half.len() as u32);
+                // Of what it writes back from its cache Linux does not ask how much was written, and takes
+                // half for all (`fuse_writepage_end`): that would be a disk that lies. So it is told an error.
+                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    reply.error(Errno::EIO);
+                } else {
+                    reply.written(half.len() as u32);
+                }
             }
         }
     }
