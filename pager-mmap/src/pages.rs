@@ -185,6 +185,14 @@ impl Pages {
         self.words.get(id).is_some_and(Word::clear_used)
     }
 
+    /// Whether page `id` was changed and not flushed since. It is dirty then, unless the kernel has
+    /// written it meanwhile.
+    pub(crate) fn is_unflushed(&self, id: PageId) -> bool {
+        self.words.get(id).is_some_and(|word| {
+            word.wants_checksum() || matches!(word.state(), State::Private | State::Writing)
+        })
+    }
+
     /// The word of a page that the caller has checked to be one.
     pub(crate) fn word(&self, id: PageId) -> &Word {
         assert!(id >= self.first, "{id:?} is part of the meta area");
