@@ -122,6 +122,10 @@ struct CompareArgs {
     /// Where results go (a new directory below results).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Record every access to a page that a pool is asked for, one file in the results for each of its
+    /// runs, for `simulate --trace`. Costs a lock at each access: the rates are not to be compared.
+    #[arg(long)]
+    trace: bool,
     /// Say what would be done, and what it needs, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -249,6 +253,7 @@ impl CompareArgs {
             value_bytes: self.value_size,
             dir: self.dir,
             out: self.out,
+            trace: self.trace,
             dry_run: self.dry_run,
         })
     }

@@ -22,7 +22,7 @@ use crate::row::{Row, RowWriter, SCHEMA_VERSION};
 use crate::run::Done;
 use crate::settings::{Limit, Settings};
 use crate::spec::{PagerSpec, Plan, RunConfig, WorkloadKind};
-use crate::store::Store;
+use crate::store::{Backend, Store};
 use crate::sys;
 use crate::units::{self, MIB, utc_file_name};
 use crate::workload::Evidence;
@@ -78,6 +78,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         environment,
         writer,
         rows: Vec::new(),
+        out: &out,
         groups_made: 0,
         started: begin,
     };
@@ -89,6 +90,9 @@ pub fn run(settings: &Settings) -> Result<()> {
         let _ = fs::remove_dir(&out);
     } else {
         report::write(&session.rows, &out)?;
+        if settings.trace {
+            println!("traces  {}", out.join("*.trace").display());
+        }
     }
     finished?;
     session.verdict()
@@ -125,6 +129,8 @@ struct Session<'s> {
     environment: Environment,
     writer: RowWriter,
     rows: Vec<Row>,
+    /// Where results go.
+    out: &'s Path,
     groups_made: u64,
     started: Instant,
 }
@@ -246,6 +252,7 @@ impl Session<'_> {
             } else {
                 LOG_BYTES
             },
+            traced: settings.trace && !pager.is_mmap(),
         }
     }
 
@@ -311,6 +318,7 @@ impl Session<'_> {
         let config = RunConfig {
             plan: plan.clone(),
             file: file.to_path_buf(),
+            trace: plan.traced.then(|| self.out.join(trace_name(plan))),
             group: group.as_ref().map(|group| group.path().clone()),
             warmup_ms_min,
             // What single commits need is in memory at once, and memory never gets full.
@@ -363,6 +371,18 @@ impl Session<'_> {
     }
 }
 
+/// The file that a pool records its accesses to pages in.
+fn trace_name(plan: &Plan) -> String {
+    let Plan {
+        workload,
+        pager,
+        page_size_bytes,
+        repetition,
+        ..
+    } = plan;
+    format!("{workload}-{pager}-{page_size_bytes}-{repetition}.trace")
+}
+
 /// Above the bar, or as a plain line where there is no terminal.
 fn say(bar: &ProgressBar, line: &str) {
     if bar.is_hidden() {
@@ -413,14 +433,18 @@ fn describe(row: &Row) -> String {
 
 /// Reads what a run has written through the pager that did not write it, and counts the records.
 fn read_back(plan: &Plan, file: &Path, evidence: &Evidence) -> Result<u64> {
-    let other: PagerSpec = if plan.pager.is_mmap() {
+    let other = if plan.pager.is_mmap() {
         "pool-pread"
     } else {
         "mmap-random"
-    }
-    .parse()?;
+    };
+    let backend = Backend {
+        pager: other.parse()?,
+        budget_bytes: Some(64 * MIB),
+        trace: None,
+    };
     let records = Records::new(plan.seed, plan.value_bytes as usize);
-    let store = Store::open(file, other, Some(64 * MIB), true, records)?;
+    let store = Store::open(file, backend, true, records)?;
     let snapshot = store.snapshot()?;
     let reader = snapshot.reader()?;
     let expected = plan.records + evidence.records_added;

@@ -216,6 +216,7 @@ pub(crate) mod tests {
             pool_budget_bytes: None,
             reserve_bytes: 16 << 20,
             log_bytes: 64 << 20,
+            traced: false,
         }
     }
 

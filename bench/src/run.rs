@@ -21,7 +21,7 @@ use crate::measure::meter::{Counts, Meter, Observer, Phase, Schedule};
 use crate::record::Records;
 use crate::row::{Memory, Outcome};
 use crate::spec::{PagerSpec, RunConfig};
-use crate::store::{CheckpointCounters, LogCounters, PagerCounters, Store};
+use crate::store::{Backend, CheckpointCounters, LogCounters, PagerCounters, Store};
 use crate::workload::steady::Phases;
 use crate::workload::{self, Evidence};
 
@@ -83,11 +83,16 @@ fn measure(config: &RunConfig) -> Result<Done> {
     let plan = &config.plan;
     let records = Records::new(plan.seed, plan.value_bytes as usize);
     let begin = Instant::now();
-    let (file, pager, pool) = (&config.file, plan.pager, plan.pool_budget_bytes);
+    let file = &config.file;
+    let backend = Backend {
+        pager: plan.pager,
+        budget_bytes: plan.pool_budget_bytes,
+        trace: config.trace.as_deref(),
+    };
     let store = if plan.workload.writes() {
-        Store::open_to_write(file, pager, pool, plan.log_bytes, records)?
+        Store::open_to_write(file, backend, plan.log_bytes, records)?
     } else {
-        Store::open(file, pager, pool, true, records)?
+        Store::open(file, backend, true, records)?
     };
     let open_ns = begin.elapsed().as_nanos() as u64;
     let mut watch = Watch::new(config, &store);

@@ -49,6 +49,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Where results go; `None` for a new directory named after the time.
     pub out: Option<PathBuf>,
+    /// Record the accesses to pages that pools are asked for.
+    pub trace: bool,
     /// Only say what would be done.
     pub dry_run: bool,
 }
@@ -170,6 +172,7 @@ mod tests {
             value_bytes: 120,
             dir: PathBuf::new(),
             out: None,
+            trace: false,
             dry_run: true,
         }
     }

@@ -380,6 +380,10 @@ pub struct Plan {
     /// Bytes of redo log after which a checkpoint begins; 0 in rows from before there was a log.
     #[serde(default)]
     pub log_bytes: u64,
+    /// Whether a pool recorded its accesses meanwhile, which takes a lock at each: such rates say
+    /// nothing.
+    #[serde(default)]
+    pub traced: bool,
 }
 
 /// Everything a measuring process is told.
@@ -389,6 +393,8 @@ pub struct RunConfig {
     pub plan: Plan,
     /// The database file.
     pub file: PathBuf,
+    /// Where a pool records its accesses to pages, if it shall.
+    pub trace: Option<PathBuf>,
     /// The control group this process is in, to read its counters.
     pub group: Option<GroupPath>,
     /// Warm up at least this long.

@@ -201,8 +201,24 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
     }
 }
 
-/// The engine's options for this pager, with `pool_budget_bytes` for a pool.
-fn options(pager: PagerSpec, pool_budget_bytes: Option<u64>) -> Options {
+/// A pager, and what it is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Backend<'b> {
+    /// Which.
+    pub pager: PagerSpec,
+    /// Memory of a pool, or of a map that keeps to a budget; by itself if `None`.
+    pub budget_bytes: Option<u64>,
+    /// Where a pool records its accesses to pages.
+    pub trace: Option<&'b Path>,
+}
+
+/// The engine's options for this.
+fn options(backend: Backend<'_>) -> Options {
+    let Backend {
+        pager,
+        budget_bytes,
+        trace,
+    } = backend;
     let choice = match pager {
         PagerSpec::Mmap {
             advice,
@@ -220,18 +236,18 @@ fn options(pager: PagerSpec, pool_budget_bytes: Option<u64>) -> Options {
                     true => WriteStyle::Pwrite,
                     false => WriteStyle::Mapping,
                 },
-                memory_bytes: pool_budget_bytes.filter(|_| budget),
+                memory_bytes: budget_bytes.filter(|_| budget),
             })
         }
         PagerSpec::Pool { io, policy, direct } => PagerChoice::Pool(PoolConfig {
-            size: pool_budget_bytes.map_or(PoolSize::Auto, PoolSize::Bytes),
+            size: budget_bytes.map_or(PoolSize::Auto, PoolSize::Bytes),
             policy,
             io: match io {
                 PoolIo::Pread => IoBackend::Pread,
                 PoolIo::Uring => IoBackend::IoUring,
             },
             direct: if direct { Direct::On } else { Direct::Off },
-            ..PoolConfig::default()
+            trace: trace.map(Path::to_path_buf),
         }),
     };
     Options::new().pager(choice)
@@ -244,12 +260,11 @@ impl Store {
     /// [`Error::Store`] with what the engine says, for instance that io_uring cannot be had.
     pub fn open(
         path: &Path,
-        pager: PagerSpec,
-        pool_budget_bytes: Option<u64>,
+        backend: Backend<'_>,
         read_only: bool,
         records: Records,
     ) -> Result<Store> {
-        let options = options(pager, pool_budget_bytes).read_only(read_only);
+        let options = options(backend).read_only(read_only);
         let db = options.open(path).map_err(failed("open the database"))?;
         Ok(Store { db, records })
     }
@@ -260,12 +275,11 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_to_write(
         path: &Path,
-        pager: PagerSpec,
-        pool_budget_bytes: Option<u64>,
+        backend: Backend<'_>,
         log_bytes: u64,
         records: Records,
     ) -> Result<Store> {
-        let options = options(pager, pool_budget_bytes).log_bytes(log_bytes);
+        let options = options(backend).log_bytes(log_bytes);
         let db = options.open(path).map_err(failed("open the database"))?;
         Ok(Store { db, records })
     }
@@ -289,7 +303,12 @@ impl Store {
             policy: Policy::default(),
             direct: true,
         };
-        let options = options(pager, Some(pool_bytes)).page_size(page_size as usize);
+        let backend = Backend {
+            pager,
+            budget_bytes: Some(pool_bytes),
+            trace: None,
+        };
+        let options = options(backend).page_size(page_size as usize);
         let db = options
             .create(path)
             .map_err(failed("create the database"))?;
@@ -570,8 +589,11 @@ mod tests {
     fn open(path: &Path, pager: &str, read_only: bool, records: Records) -> Store {
         Store::open(
             path,
-            pager.parse().unwrap(),
-            Some(4 << 20),
+            Backend {
+                pager: pager.parse().unwrap(),
+                budget_bytes: Some(4 << 20),
+                trace: None,
+            },
             read_only,
             records,
         )

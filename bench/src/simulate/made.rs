@@ -57,6 +57,7 @@ impl Made {
                 .expect("no pattern is hidden")
                 .get_name()
                 .to_owned(),
+            frames: None,
             events: (0..length)
                 .map(page)
                 .map(|page| Event::read(PageId::new(page)))

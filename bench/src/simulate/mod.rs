@@ -21,6 +21,8 @@ use made::Made;
 /// What is replayed, and what it is called.
 pub struct Replayed {
     pub name: String,
+    /// Frames of the pool that recorded it, if one did.
+    pub frames: Option<usize>,
     pub events: Vec<Event>,
 }
 
@@ -40,7 +42,8 @@ pub struct SimulateArgs {
     /// Traces that are made up.
     #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',')]
     made: Vec<Made>,
-    /// Sizes of the pools, in frames (a twentieth, a tenth, a quarter and half of a trace's pages).
+    /// Sizes of the pools, in frames (that of the pool which recorded the trace; a twentieth, a tenth, a
+    /// quarter and half of the trace's pages).
     #[arg(long, value_name = "N", value_delimiter = ',')]
     frames: Vec<usize>,
     /// Policies (all).
@@ -86,6 +89,7 @@ pub fn run(arguments: &SimulateArgs) -> Result<()> {
         results.push(replay(
             Replayed {
                 name: path.display().to_string(),
+                frames: Some(trace.frames as usize),
                 events: trace.events,
             },
             &arguments.frames,
@@ -107,9 +111,11 @@ pub fn run(arguments: &SimulateArgs) -> Result<()> {
 fn replay(trace: Replayed, frames: &[usize], policies: &[Policy]) -> (String, Vec<Outcome>) {
     let pages: HashSet<_> = trace.events.iter().map(|event| event.page).collect();
     let frames = match frames {
-        [] => [20, 10, 4, 2]
-            .map(|part| (pages.len() / part).max(1))
-            .to_vec(),
+        [] => {
+            let parts = [20, 10, 4, 2].map(|part| (pages.len() / part).max(1));
+            let own = trace.frames.filter(|&frames| frames > 0);
+            own.into_iter().chain(parts).collect()
+        }
         some => some.to_vec(),
     };
     let reads = trace
