@@ -293,6 +293,9 @@ impl Core {
         } else if let Keeping::Log(place) = &self.keeping
             && meta.log.is_none()
         {
+            if !place.files()?.is_empty() {
+                self.write_clean_mark_again(pager, metas)?;
+            }
             let log = place.create(meta.file_id)?;
             meta.log = Some(log.mark(log.end()));
             self.log_start.store(log.end().get(), Ordering::Release);
@@ -303,6 +306,17 @@ impl Core {
         }
         let flushed = pager.flush(&[])?;
         self.write_meta(pager, metas, flushed, meta)
+    }
+
+    /// Writes the newest meta over itself, and makes it durable. A log that is still there beside a clean
+    /// mark says that its last user got no further than to write the mark: if the sync of it failed, the mark
+    /// may be in the system's cache and nowhere else, and no later sync would tell. Once more, it is
+    /// durable before the log is removed that the older meta needs; or this fails too.
+    fn write_clean_mark_again<P: Pager>(&self, pager: &P, metas: &Metas) -> Result<()> {
+        let flushed = pager.flush(&[])?;
+        let written: PagerResult<()> =
+            pager.write_meta(flushed, metas.slot, &metas.meta.encode_slot());
+        Ok(written?)
     }
 
     /// Writes `meta` over the older slot and makes it durable, after everything flushed before.

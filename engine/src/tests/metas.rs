@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::logged::Machine;
 use super::{Workload, commit, fill, modelled};
+use crate::core::AnyPager;
 use crate::database::Database;
 use crate::meta::Meta;
 
@@ -75,4 +76,38 @@ fn a_checkpoint_that_reaches_the_floor_raises_it_before_it_writes_a_page() {
         "{raised:?}"
     );
     assert_eq!(checkpointed.version, reached);
+}
+
+#[test]
+fn a_clean_mark_beside_a_log_is_written_again_before_the_log_is_removed() {
+    let (db, log) = Machine::new(PageSize::DEFAULT).open().unwrap();
+    commit(&db, &[(vec![1], Some(vec![1]))]).unwrap();
+    let core = Arc::clone(db.open.core());
+    let left = log.copy();
+    drop(db);
+    let AnyPager::Modelled(pages) = &core.pager else {
+        unreachable!("the machine is modelled")
+    };
+    let machine = Machine {
+        pages: pages.inner().power_cut(),
+        log: left.copy(),
+    };
+    let (db, log) = machine.open().unwrap();
+    let newest = {
+        let metas = db.open.metas.lock();
+        assert!(metas.meta.clean, "it was closed");
+        (metas.slot, metas.meta)
+    };
+    let written = written(&db);
+    let before_removal = Arc::new(Mutex::new(None));
+    log.before_each({
+        let (written, before) = (Arc::clone(&written), Arc::clone(&before_removal));
+        move |_, _| {
+            before.lock().get_or_insert_with(|| written.lock().clone());
+        }
+    });
+    commit(&db, &[(vec![2], Some(vec![2]))]).unwrap();
+    let before_removal = before_removal.lock().take();
+    assert_eq!(before_removal.as_deref(), Some(&[newest][..]));
+    assert!(!written.lock().last().unwrap().1.clean, "it is open now");
 }
