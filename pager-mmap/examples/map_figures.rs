@@ -52,10 +52,20 @@ fn main() {
             touch(&pager, pages);
         });
     }
+    let some = &order[..order.len().min(20_000)];
+    measure("each asked for by itself", some, |pages| {
+        for at in pages {
+            pager.prefetch(std::slice::from_ref(at));
+            touch(&pager, std::slice::from_ref(at));
+        }
+    });
     let in_order: Vec<_> = (0..pages).map(page).collect();
     measure("in order, 64 ahead", &in_order, |pages| {
         pager.prefetch(pages);
         touch(&pager, pages);
+    });
+    measure("no hints, after the scan", some, |pages| {
+        touch(&pager, pages)
     });
     if budget_mib.is_some() {
         println!(
@@ -93,11 +103,12 @@ fn touch(pager: &MmapPager, pages: &[PageRef]) {
 }
 
 fn measure(what: &str, order: &[PageRef], mut work: impl FnMut(&[PageRef])) {
-    let (start, busy) = (Instant::now(), cpu_ns());
+    let (start, busy, read) = (Instant::now(), cpu_ns(), bytes_read());
     order.chunks(BATCH).for_each(&mut work);
     let rate = order.len() as f64 / start.elapsed().as_secs_f64();
     let ns = (cpu_ns() - busy) / order.len() as f64;
-    println!("  {what}: {ns:.1} ns of CPU a page, {rate:.0} pages/s");
+    let bytes = (bytes_read() - read) as f64 / order.len() as f64;
+    println!("  {what}: {ns:.1} ns of CPU a page, {rate:.0} pages/s, {bytes:.0} bytes read a page");
 }
 
 fn scrambled(step: u64, below: u64) -> u64 {
@@ -105,6 +116,15 @@ fn scrambled(step: u64, below: u64) -> u64 {
     value ^= value >> 29;
     value = value.wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (value ^ (value >> 32)) % below
+}
+
+/// Bytes that this process has had read from devices.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").expect("Linux");
+    let bytes = io
+        .lines()
+        .find_map(|line| line.strip_prefix("read_bytes: "));
+    bytes.expect("it is counted").parse().expect("a number")
 }
 
 /// Nanoseconds that this thread has run: a busy machine stretches the wall clock, not this one.
