@@ -2,7 +2,7 @@
 //!
 //! A sentence is left out where its rows are missing; none says more than the counters do.
 
-use super::ratio;
+use super::{ratio, variants};
 use crate::measure::device::SyncRate;
 use crate::row::{Outcome, Row};
 use crate::spec::{Advice, PagerSpec, WorkloadKind};
@@ -44,6 +44,15 @@ pub fn reasons(rows: &[Row], groups: &[Group<'_>]) -> Vec<Reason> {
             "Writing",
             group(WorkloadKind::UpdateRandom)
                 .and_then(|one| updates(one, group(WorkloadKind::UpdateBatch))),
+        ),
+        (
+            "Two ways to write",
+            group(WorkloadKind::UpdateRandom).and_then(variants::write_styles),
+        ),
+        (
+            "A budget for the map",
+            (group(WorkloadKind::PointZipf).and_then(variants::budget))
+                .or_else(|| uniform.and_then(variants::budget)),
         ),
         (
             "Commits",

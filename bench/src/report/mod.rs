@@ -7,6 +7,7 @@ mod explain;
 mod html;
 mod picture;
 mod table;
+mod variants;
 
 pub(crate) use chart::{DARK, FONT, LIGHT};
 
