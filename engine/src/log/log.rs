@@ -6,7 +6,9 @@
 //! group, in the other buffer. Before it takes the group, a leader may wait a moment for company
 //! (`gather.rs`).
 //!
-//! Who waits is parked: it stands in `waiters`, under `state`, before it parks, and whoever takes it
+//! Where many commit and the device is fast, who waits *watches* at first: it gives way to other
+//! threads and looks at `durable`, again and again, for a moment (`gather.rs` says when, and why).
+//! Then it is parked: it stands in `waiters`, under `state`, before it parks, and whoever takes it
 //! out unparks it. What woke it may be anything, so it looks again; most find what they wait for
 //! durable without taking the lock.
 //!
@@ -17,6 +19,9 @@
 //!    frames follow each other: `appender` is held for all of an append.
 //! 3. `durable` only grows, and only after the sync of everything below it returned `Ok`.
 //! 4. Once `failed` is set nothing is written any more. Nothing is written on drop either.
+//! 5. Whoever watches is counted in `watching`, with its group, until the group has ended or it has
+//!    the lock again, which it takes within [`gather::WATCH`]. So where somebody watches for the
+//!    next group, nobody needs to be woken to lead it.
 //!
 //! Locking: `appender`, then `state`, which is never held during I/O; the leader takes `writer`
 //! with neither... unless it appends, and has to make room: then it holds `appender`, and whoever
@@ -34,7 +39,7 @@ use bifolio_pager::sync::{Condvar, Mutex, MutexGuard};
 use super::buffer::AlignedBuf;
 use super::error::{Error, Result};
 use super::files::Files;
-use super::gather::Gathering;
+use super::gather::{self, Gathering};
 use super::mark::LogMark;
 use super::options::{LogCounters, SyncMethod};
 use super::position::{Layout, Position};
@@ -57,8 +62,6 @@ pub struct Log {
     durable: AtomicU64,
     /// A copy of [`State::group_end`], likewise.
     taken: AtomicU64,
-    /// The leader that waits for company.
-    gathered: Condvar,
     /// Those who append and wait for room.
     room: Condvar,
 }
@@ -83,8 +86,10 @@ struct State {
     /// The number of the last group that was taken, and where it ends.
     group: u64,
     group_end: Position,
-    /// Who waits for the groups with an even and with an odd number.
+    /// Who is parked until the group with an even, and with an odd number is written.
     waiters: [Vec<Thread>; 2],
+    /// How many watch for it instead.
+    watching: [usize; 2],
     gathering: Gathering,
     failed: Option<Arc<str>>,
     largest_group: u64,
@@ -127,6 +132,7 @@ impl Log {
             group: 0,
             group_end: start,
             waiters: [Vec::new(), Vec::new()],
+            watching: [0; 2],
             gathering: Gathering::default(),
             failed: None,
             largest_group: 0,
@@ -149,7 +155,6 @@ impl Log {
             writer: Mutex::new(writer),
             durable: AtomicU64::new(start.get()),
             taken: AtomicU64::new(start.get()),
-            gathered: Condvar::new(),
             room: Condvar::new(),
         };
         let mut state = log.state.lock();
@@ -251,7 +256,6 @@ impl Log {
             state.full_buffers += 1;
             if state.leading {
                 state.gathering.cut_short();
-                self.gathered.notify_one();
                 self.room.wait(&mut state);
             } else {
                 self.lead(&mut state);
@@ -276,28 +280,44 @@ impl Log {
             position <= state.queue.end(),
             "{position:?} was not appended"
         );
+        let mut has_watched = false;
         loop {
             if state.durable >= position {
                 return Ok(());
             }
             state.check()?;
-            if state.leading {
-                let group = state.group + u64::from(position > state.group_end);
-                state.add_waiter(group, thread::current());
-                if state.gathering.is_complete(state.company()) {
-                    self.gathered.notify_one();
-                }
-                drop(state);
-                thread::park();
-                if self.durable_position() >= position {
-                    return Ok(());
-                }
-                state = self.state.lock();
-            } else {
+            if !state.leading {
                 self.gather(&mut state);
                 self.lead(&mut state);
+                continue;
+            }
+            let group = state.group + u64::from(position > state.group_end);
+            let parity = (group % 2) as usize;
+            let watches = !has_watched && state.gathering.may_watch(state.all_watching());
+            if watches {
+                has_watched = true;
+                state.watching[parity] += 1;
+                self.watch(state);
+            } else {
+                state.add_waiter(parity, thread::current());
+                drop(state);
+                thread::park();
+            }
+            if self.durable_position() >= position {
+                return Ok(());
+            }
+            state = self.state.lock();
+            if watches && state.durable < position && state.failed.is_none() {
+                state.watching[parity] -= 1;
             }
         }
+    }
+
+    /// Returns when more is durable than before, or a moment has passed.
+    fn watch(&self, state: MutexGuard<'_, State>) {
+        let before = state.durable;
+        drop(state);
+        gather::give_way_until(gather::WATCH, || self.durable_position() != before);
     }
 
     /// Makes everything durable that was appended before the call.
@@ -316,18 +336,13 @@ impl Log {
         let Some(patience) = state.gathering.begin(before) else {
             return;
         };
-        let deadline = Instant::now() + patience;
         state.leading = true;
-        while state.gathering.is_on()
-            && !state.gathering.is_complete(state.company())
-            && state.failed.is_none()
-        {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            self.gathered.wait_for(state, left);
-        }
+        MutexGuard::unlocked(state, || {
+            gather::give_way_until(patience, || {
+                let state = self.state.lock();
+                !state.gathering.goes_on(state.company()) || state.failed.is_some()
+            });
+        });
         state.leading = false;
         let came = state.company() > before;
         state.gathering.end(came);
@@ -361,7 +376,8 @@ impl Log {
         });
 
         state.leading = false;
-        let lately = 1 + state.waiters.iter().map(Vec::len).sum::<usize>();
+        let parked: usize = state.waiters.iter().map(Vec::len).sum();
+        let lately = 1 + parked + state.all_watching();
         state.gathering.group_done(begin.elapsed(), lately);
         match result {
             Err(error) if !planted(Defect::IgnoreLogError) => self.fail(state, &error.to_string()),
@@ -377,7 +393,11 @@ impl Log {
         state.idle = Some(group);
         self.room.notify_all();
         let this = (state.group % 2) as usize;
-        let next_leader = state.waiters[1 - this].pop();
+        state.watching[this] = 0;
+        let next_leader = match state.watching[1 - this] {
+            0 => state.waiters[1 - this].pop(),
+            _ => None, // invariant 5
+        };
         let done = std::mem::take(&mut state.waiters[this]);
         MutexGuard::unlocked(state, || {
             next_leader.iter().chain(&done).for_each(Thread::unpark);
@@ -393,7 +413,6 @@ impl Log {
             .flat_map(|waiting| waiting.drain(..));
         waiters.for_each(|waiter| waiter.unpark());
         self.room.notify_all();
-        self.gathered.notify_all();
     }
 
     /// Where the next commit will lie.
@@ -513,9 +532,9 @@ impl Log {
 }
 
 impl State {
-    /// `waiter` waits for this group, which is being written or comes next.
-    fn add_waiter(&mut self, group: u64, waiter: Thread) {
-        let waiters = &mut self.waiters[(group % 2) as usize];
+    /// `waiter` waits for the group of this parity, which is being written or comes next.
+    fn add_waiter(&mut self, parity: usize, waiter: Thread) {
+        let waiters = &mut self.waiters[parity];
         // Something else may have woken it while it stood here.
         if waiters.iter().all(|other| other.id() != waiter.id()) {
             waiters.push(waiter);
@@ -524,7 +543,12 @@ impl State {
 
     /// Threads that the next group would serve: its leader, and who waits for it.
     fn company(&self) -> usize {
-        1 + self.waiters[((self.group + 1) % 2) as usize].len()
+        let next = ((self.group + 1) % 2) as usize;
+        1 + self.waiters[next].len() + self.watching[next]
+    }
+
+    fn all_watching(&self) -> usize {
+        self.watching.iter().sum()
     }
 
     fn check(&self) -> Result<()> {
