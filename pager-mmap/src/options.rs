@@ -94,7 +94,8 @@ impl WriteStyle {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Advice {
     /// `MADV_RANDOM`: a fault reads the one page. Right for point reads; scans ask for what they
-    /// need by `prefetch`.
+    /// need by `prefetch`. The kernel then does not look at which pages were used when it makes room
+    /// (`vma_has_recency` in its source); [`MmapOptions::memory_bytes`] does.
     #[default]
     Random,
     /// `MADV_NORMAL`, the kernel's own default: a fault reads the device's read-ahead window around
