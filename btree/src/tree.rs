@@ -8,6 +8,7 @@ use crate::node::{BranchRef, Damage, LeafRef, Overflow, Value};
 use crate::overflow;
 use crate::range::{Bounds, Range};
 use crate::root::Root;
+use crate::search::touch_lines;
 
 /// An entry: key, then value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -47,10 +48,10 @@ pub(crate) fn visit<P: Pager, T>(
     }
 }
 
-/// Bytes between two loads of [`visit_leaf`]: a line of the processor's cache.
-const LINE: usize = 64;
 /// Lines after a page's first that hold the slots of a leaf whose entries take about 128 bytes.
-const SLOT_LINES: usize = 3;
+const LEAF_SLOT_LINES: usize = 3;
+/// Lines after a page's first that hold the slots of a full branch, where keys are short.
+const BRANCH_SLOT_LINES: usize = 15;
 
 /// As [`visit`], for a leaf, which is hardly ever in the processor's cache.
 ///
@@ -63,9 +64,7 @@ pub(crate) fn visit_leaf<P: Pager, T>(
     look: impl FnOnce(&LeafRef<'_>) -> Result<T, Damage>,
 ) -> Result<T> {
     visit(pager, at, |page| {
-        for line in 1..=SLOT_LINES {
-            std::hint::black_box(page.get(line * LINE).copied());
-        }
+        touch_lines(page, 1..1 + LEAF_SLOT_LINES);
         look(&LeafRef::parse(page, 0)?)
     })
 }
@@ -79,6 +78,7 @@ pub(crate) fn child_for<P: Pager>(
     key: &[u8],
 ) -> Result<PageRef> {
     visit(pager, at, |page| {
+        touch_lines(page, 1..1 + BRANCH_SLOT_LINES);
         let branch = BranchRef::parse(page, level)?;
         branch.child(branch.child_index(key)?)
     })

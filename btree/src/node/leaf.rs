@@ -15,9 +15,12 @@
 //! with its whole key and its value would be longer than `(usable − 24) / 4 − 6` bytes.
 // ANCHOR_END: leaf
 
+use std::ops::Range;
+
 use bifolio_pager::{Kind, PageRef};
 
 use super::{Damage, Edit, Key, Layout, LeafRef, NODE_HEADER_LEN, max_leaf_cell};
+use crate::search::touch_lines;
 
 pub(crate) const HEADER_LEN: usize = NODE_HEADER_LEN;
 pub(crate) const CELL_HEADER_LEN: usize = 4;
@@ -147,12 +150,19 @@ impl Layout for Leaf {
     }
 }
 
+/// Lines after its first in which a cell of about 128 bytes lies.
+const CELL_LINES: Range<usize> = 1..3;
+
 impl<'a> LeafRef<'a> {
     /// The value of `key`, if it is on this page.
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Result<Option<Value<'a>>, Damage> {
         match self.search(key)? {
-            (index, true) => self.payload(index).map(Some),
+            (index, true) => {
+                // Where the value begins is known from the cell only.
+                touch_lines(self.cell(index)?, CELL_LINES);
+                self.payload(index).map(Some)
+            }
             (_, false) => Ok(None),
         }
     }
