@@ -19,7 +19,8 @@
 //!
 //! Where to start: `pager.rs` has the operations, `state.rs` the state machine they share, `map.rs`
 //! the mapping and all `unsafe` access to it, `storage.rs` what can fail for good, `warm.rs` which
-//! hints are worth a system call, `sigbus.rs` the signal, `pwrite.rs` the other style of writing.
+//! hints are worth a system call, `sigbus.rs` the signal, `watched.rs` what
+//! it leaves behind, `pwrite.rs` the other style of writing.
 //! [`ForkMark`], which serves the engine under every pager, is here because it owns a mapping.
 
 #![deny(
@@ -53,6 +54,7 @@ mod sigbus;
 mod state;
 mod storage;
 mod warm;
+mod watched;
 
 pub use fork::ForkMark;
 pub use guard::{PageMut, PageRead};

@@ -32,13 +32,14 @@ use memmap2::{Advice, MmapRaw};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::buffers::Buffers;
-use crate::sigbus::{self, Watch};
+use crate::sigbus;
 use crate::state::{Exclusive, Hold, Latch};
+use crate::watched::Watch;
 
 /// The mapped file.
 pub(crate) struct Map {
     /// Before `raw`: the handler must not know the range any more when it is unmapped.
-    watch: Watch,
+    watch: Watch<'static>,
     raw: MmapRaw,
     /// Where private pages lie, if not in the mapping, which is then only read.
     buffers: Option<Buffers>,
@@ -147,7 +148,7 @@ impl Map {
 
     /// The faults that the handler met in this mapping.
     #[inline]
-    pub(crate) fn watch(&self) -> &Watch {
+    pub(crate) fn watch(&self) -> &Watch<'static> {
         &self.watch
     }
 
