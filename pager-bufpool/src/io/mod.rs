@@ -8,6 +8,8 @@
 //! that makes no progress is an error.
 
 mod flight;
+#[cfg(all(test, loom))]
+mod models;
 mod pread;
 mod readers;
 mod uring;
@@ -142,7 +144,7 @@ fn read_all(file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()>
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::frames::Frames;

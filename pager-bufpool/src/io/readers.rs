@@ -14,10 +14,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use bifolio_pager::sync::atomic::{AtomicUsize, Ordering};
+use bifolio_pager::sync::thread::{self, JoinHandle};
+use bifolio_pager::sync::{Condvar, Mutex};
 
 use super::Arrived;
 use super::flight::{FLIGHT_BYTES, FLIGHTS, Formation, formations};
@@ -25,16 +25,22 @@ use crate::frames::Owned;
 
 /// Reads at once. A solid-state disk serves some tens of times as many as one after the other; but
 /// each wakes a thread, so that more than a few gain nothing.
-const READERS: usize = 8;
+const READERS: usize = if cfg!(loom) { 1 } else { 8 };
 /// Enough for a call of `preadv` many times over.
 const STACK_BYTES: usize = 64 << 10;
 
 /// What the threads hold: their stacks as far as they are touched, and the queue.
 pub(super) const OVERHEAD_BYTES: usize = READERS * (16 << 10) + FLIGHTS * FLIGHT_BYTES;
 
+/// What the threads read from.
+pub(super) trait Device: Send + Sync + 'static {
+    /// Fills the frames by one call; the bytes that it brought.
+    fn read(&self, formation: &mut Formation) -> io::Result<usize>;
+}
+
 /// The threads, started when there is first something to read ahead.
-pub(super) struct Readers {
-    shared: Arc<Shared>,
+pub(super) struct Readers<D: Device = File> {
+    shared: Arc<Shared<D>>,
     threads: Mutex<Threads>,
 }
 
@@ -44,8 +50,8 @@ struct Threads {
     handles: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
-    file: Arc<File>,
+struct Shared<D> {
+    device: Arc<D>,
     queue: Mutex<Queue>,
     /// There is work, or the end has come.
     work: Condvar,
@@ -62,11 +68,11 @@ struct Queue {
     closed: bool,
 }
 
-impl Readers {
-    pub(super) fn new(file: Arc<File>) -> Self {
+impl<D: Device> Readers<D> {
+    pub(super) fn new(device: Arc<D>) -> Self {
         Readers {
             shared: Arc::new(Shared {
-                file,
+                device,
                 queue: Mutex::default(),
                 work: Condvar::new(),
                 news: Condvar::new(),
@@ -165,7 +171,7 @@ impl Readers {
     }
 }
 
-impl Drop for Readers {
+impl<D: Device> Drop for Readers<D> {
     fn drop(&mut self) {
         {
             let mut queue = self.shared.queue.lock();
@@ -180,14 +186,14 @@ impl Drop for Readers {
     }
 }
 
-impl Shared {
+impl<D: Device> Shared<D> {
     /// What a thread does until the end.
     fn read_all(&self) {
         let mut queue = self.queue.lock();
         loop {
             if let Some(mut formation) = queue.waiting.pop_front() {
                 drop(queue);
-                let result = read(&self.file, &mut formation);
+                let result = self.device.read(&mut formation);
                 queue = self.queue.lock();
                 queue.ended.push((formation, result));
                 self.news.notify_all();
@@ -200,19 +206,21 @@ impl Shared {
     }
 }
 
-/// Fills the frames by one call; the bytes that it brought. A short read leaves frames as they are:
-/// whoever wants their pages will read them himself.
-fn read(file: &File, formation: &mut Formation) -> io::Result<usize> {
-    let mut parts: Vec<_> = formation
-        .flights
-        .iter_mut()
-        .map(|flight| {
-            let mut memory = flight.memory();
-            // SAFETY: the memory is the flight's alone, which is borrowed exclusively for as long as
-            // the slice; it is valid by invariant 1.
-            IoSliceMut::new(unsafe { memory.as_mut() })
-        })
-        .collect();
-    let read = rustix::io::retry_on_intr(|| rustix::io::preadv(file, &mut parts, formation.offset));
-    Ok(read?)
+impl Device for File {
+    // A short read leaves frames as they are: whoever wants their pages will read them himself.
+    fn read(&self, formation: &mut Formation) -> io::Result<usize> {
+        let mut parts: Vec<_> = formation
+            .flights
+            .iter_mut()
+            .map(|flight| {
+                let mut memory = flight.memory();
+                // SAFETY: the memory is the flight's alone, which is borrowed exclusively for as long
+                // as the slice; it is valid by invariant 1.
+                IoSliceMut::new(unsafe { memory.as_mut() })
+            })
+            .collect();
+        let read =
+            rustix::io::retry_on_intr(|| rustix::io::preadv(self, &mut parts, formation.offset));
+        Ok(read?)
+    }
 }
