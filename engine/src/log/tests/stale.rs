@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::disk::Disk;
 use super::super::files::Names;
+use super::super::history;
 use super::super::sim::{SimDisk, Survival};
 use super::super::{Error, Log, Replay};
 use super::{ID, Op, Random, append, collect, create, encode, options, prefix, read, recover};
@@ -285,4 +286,11 @@ fn leftovers_of_a_segment_being_made_are_removed() {
     assert!(matches!(refused.err(), Some(Error::Exists { .. })));
     Log::remove_all(&disk, prefix()).unwrap();
     assert_eq!(disk.list().unwrap(), Vec::<std::ffi::OsString>::new());
+}
+
+#[test]
+fn the_checksums_of_two_databases_frames_have_different_seeds() {
+    let mut other = ID;
+    other[15] ^= 1;
+    assert_ne!(history::seed(ID), history::seed(other));
 }
