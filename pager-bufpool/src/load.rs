@@ -167,7 +167,7 @@ impl Core {
 
     /// Starts reading what is absent of `pages`, as far as frames can be had without waiting.
     pub(crate) fn read_ahead(&self, pages: &[PageRef]) {
-        let absent: Vec<_> = pages
+        let mut absent: Vec<_> = pages
             .iter()
             .filter_map(|at| Some((at.id, self.readable_state(at.id)?)))
             .filter(|(_, state)| {
@@ -185,7 +185,12 @@ impl Core {
         // A quarter, so that what is on its way leaves a small pool room to work.
         let most = (self.frames.usable() / 4).saturating_sub(self.disk.io.in_flight());
         let want = absent.len().min(most).min(self.disk.io.room());
-        let mut frames = self.frames_at_hand(want).into_iter();
+        let mut frames = self.frames_at_hand(want);
+        // The nearest, if not all can be had; and neighbours in the file to neighbours in memory.
+        absent.truncate(frames.len());
+        absent.sort_unstable_by_key(|&(id, _)| id);
+        frames.sort_unstable_by_key(|frame| frame.frame().0);
+        let mut frames = frames.into_iter();
         let mut started = Vec::with_capacity(want);
         for (id, state) in absent {
             let Some(frame) = frames.next() else { break };

@@ -20,7 +20,7 @@ use bifolio_pager::sync::thread::{self, JoinHandle};
 use bifolio_pager::sync::{Condvar, Mutex};
 
 use super::Arrived;
-use super::flight::{FLIGHT_BYTES, FLIGHTS, Formation, formations};
+use super::flight::{FLIGHT_BYTES, FLIGHTS, FORMATION_BYTES, Formation, formations};
 use crate::frames::Owned;
 
 /// Reads at once. A solid-state disk serves some tens of times as many as one after the other; but
@@ -30,7 +30,8 @@ const READERS: usize = if cfg!(loom) { 1 } else { 8 };
 const STACK_BYTES: usize = 64 << 10;
 
 /// What the threads hold: their stacks as far as they are touched, and the queue.
-pub(super) const OVERHEAD_BYTES: usize = READERS * (16 << 10) + FLIGHTS * FLIGHT_BYTES;
+pub(super) const OVERHEAD_BYTES: usize =
+    READERS * (16 << 10) + FLIGHTS * (FLIGHT_BYTES + FORMATION_BYTES);
 
 /// What the threads read from.
 pub(super) trait Device: Send + Sync + 'static {
@@ -97,7 +98,7 @@ impl<D: Device> Readers<D> {
             0
         };
         let back = reads.split_off(taken).into_iter().map(|(_, frame)| frame);
-        let formations = formations(reads);
+        let (formations, _) = formations(reads, usize::MAX);
         let wake = formations.len();
         self.shared.queue.lock().waiting.extend(formations);
         for _ in 0..wake.min(READERS) {

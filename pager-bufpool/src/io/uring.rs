@@ -13,7 +13,8 @@
 //!    and the flight ring owns the frames until they have arrived, and waits for them when dropped.
 //! 2. While the reaping lock is held, a flight that `arrived` was not called for is in flight: what
 //!    leaves the completion queue is handed on before the lock is let go.
-//! 3. In flight are never more than the completion queue has places, so that none is lost.
+//! 3. Under way are never more operations than the submission queue has places, which is half of the
+//!    completion queue's, so that none is lost. Neighbours are one operation.
 
 use std::fs::File;
 use std::io;
@@ -26,17 +27,21 @@ use std::time::Duration;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::flight::{FLIGHTS, Formation, again, formations};
+use super::flight::{FLIGHT_BYTES, FLIGHTS, FORMATION_BYTES, Formation, again, formations};
 use super::{Arrived, Io, Run, read_all, write_all};
 use crate::frames::Owned;
 
 const WORKING_RINGS: usize = 8;
 const WORKING_ENTRIES: u32 = 64;
+/// Operations of the flight ring: as many as the block layer takes without making anybody wait.
+const FLIGHT_ENTRIES: usize = 256;
 
 /// What the rings hold, as the kernel allocates it: 64 bytes for a submission, 16 for each of twice
 /// as many completions, in whole pages; and our own notes on flights.
-pub(super) const OVERHEAD_BYTES: usize =
-    WORKING_RINGS * (2 << 12) + (7 << 12) + FLIGHTS * super::flight::FLIGHT_BYTES;
+pub(super) const OVERHEAD_BYTES: usize = WORKING_RINGS * (2 << 12)
+    + (7 << 12)
+    + FLIGHTS * FLIGHT_BYTES
+    + FLIGHT_ENTRIES * FORMATION_BYTES;
 
 pub(super) struct Uring {
     file: Arc<File>,
@@ -255,7 +260,10 @@ impl Io for Uring {
     }
 
     fn room(&self) -> usize {
-        FLIGHTS - self.in_flight()
+        match self.flights.operations.load(Ordering::Acquire) {
+            FLIGHT_ENTRIES.. => 0,
+            _ => FLIGHTS - self.in_flight(),
+        }
     }
 
     fn in_flight(&self) -> usize {
@@ -276,17 +284,20 @@ struct Flights {
     ring: IoUring,
     submitting: Mutex<()>,
     reaping: Mutex<()>,
-    /// Raised under `submitting`, lowered under `reaping`.
+    /// Flights. Raised under `submitting`, lowered under `reaping`.
     count: AtomicUsize,
+    /// Operations that carry them; the same.
+    operations: AtomicUsize,
 }
 
 impl Flights {
     fn new() -> io::Result<Self> {
         Ok(Flights {
-            ring: IoUring::builder().dontfork().build(FLIGHTS as u32)?,
+            ring: IoUring::builder().dontfork().build(FLIGHT_ENTRIES as u32)?,
             submitting: Mutex::new(()),
             reaping: Mutex::new(()),
             count: AtomicUsize::new(0),
+            operations: AtomicUsize::new(0),
         })
     }
 
@@ -294,22 +305,28 @@ impl Flights {
         let _submitting = self.submitting.lock();
         let room = FLIGHTS - self.count.load(Ordering::Acquire);
         let back = reads.split_off(reads.len().min(room));
-        self.count.fetch_add(reads.len(), Ordering::AcqRel);
+        let places = FLIGHT_ENTRIES - self.operations.load(Ordering::Acquire);
+        let started = reads.len();
+        let (formations, stay) = formations(reads, places);
+        self.count.fetch_add(started - stay.len(), Ordering::AcqRel);
+        self.operations
+            .fetch_add(formations.len(), Ordering::AcqRel);
         // SAFETY: the only submission queue there is: it is made under the lock alone.
         let mut queue = unsafe { self.ring.submission_shared() };
-        for formation in formations(reads) {
+        for formation in formations {
             let entry = Airborne::take_off(fd, formation);
             // SAFETY: the frames are the flights' until they arrive (invariant 1), and the mapping
             // outlives us: a pool drops its I/O, which waits, before its frames. The list of them
             // stays where it is until the completion.
-            unsafe { queue.push(&entry) }.expect("the queue has a place for each flight");
+            unsafe { queue.push(&entry) }.expect("the queue has a place for each operation");
         }
         drop(queue); // shows the kernel what was pushed
         // What the kernel does not take now, it takes when somebody waits for it.
         while let Err(error) = self.ring.submit()
             && error.kind() == io::ErrorKind::Interrupted
         {}
-        back.into_iter().map(|(_, frame)| frame).collect()
+        let back = back.into_iter().map(|(_, frame)| frame);
+        back.chain(stay).collect()
     }
 
     fn reap(&self, more: &dyn Fn() -> bool, arrived: &mut dyn FnMut(Arrived, io::Result<usize>)) {
@@ -357,6 +374,7 @@ impl Flights {
                 .formation
                 .land(to_result(completion.result()), arrived);
             self.count.fetch_sub(landed, Ordering::AcqRel);
+            self.operations.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -372,14 +390,21 @@ impl Airborne {
     /// The operation that fills the formation.
     fn take_off(fd: types::Fd, mut formation: Formation) -> squeue::Entry {
         let offset = formation.offset;
-        let parts: Vec<_> = formation
-            .flights
-            .iter_mut()
-            .map(|flight| libc::iovec {
-                iov_base: flight.memory().as_ptr().cast(),
-                iov_len: flight.memory().len(),
-            })
-            .collect();
+        let mut parts: Vec<libc::iovec> = Vec::new();
+        for flight in &mut formation.flights {
+            let memory = flight.memory();
+            let (start, len) = (memory.cast::<u8>().as_ptr(), memory.len());
+            match parts.last_mut() {
+                // Frames that lie side by side are one piece of memory, which costs the kernel less.
+                Some(last) if last.iov_base.addr() + last.iov_len == start.addr() => {
+                    last.iov_len += len;
+                }
+                _ => parts.push(libc::iovec {
+                    iov_base: start.cast(),
+                    iov_len: len,
+                }),
+            }
+        }
         let airborne = Box::new(Airborne { formation, parts });
         let entry = match &airborne.parts[..] {
             [one] => opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32)
