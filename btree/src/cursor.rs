@@ -4,19 +4,16 @@
 //! `next` steps over the entry to its right, `prev` over the one to its left, and both return what
 //! they stepped over. So `next` after `prev` returns the same entry again.
 
-use std::mem;
 use std::ops::Bound;
 
 use bifolio_pager::{self as pager, PageGuard, PageRef, Pager};
 
+use crate::ahead::ReadAhead;
 use crate::error::Result;
 use crate::node::{BranchRef, Damage, Layout, LeafRef, Overflow, Value, View};
 use crate::overflow;
 use crate::root::Root;
 use crate::tree::{Tree, visit};
-
-/// The most leaves asked for ahead of a scan.
-const WINDOW_MAX: usize = 64;
 
 /// A position in a tree as of one root. It keeps references to the pages on the path, and a guard
 /// of the leaf it stands in and of no other page.
@@ -39,10 +36,36 @@ pub struct Cursor<'p, P: Pager> {
 
 /// A branch on the path, and which of its children is on it too.
 #[derive(Clone, Copy)]
-struct Step {
-    at: PageRef,
-    child: usize,
-    last_child: usize,
+pub(crate) struct Step {
+    pub(crate) at: PageRef,
+    pub(crate) child: usize,
+    pub(crate) last_child: usize,
+}
+
+impl Step {
+    /// A branch that has not been read yet.
+    pub(crate) fn unknown(at: PageRef) -> Self {
+        Step {
+            at,
+            child: 0,
+            last_child: 0,
+        }
+    }
+
+    pub(crate) fn can_go(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Forward => self.child < self.last_child,
+            Direction::Backward => self.child > 0,
+        }
+    }
+
+    /// Goes to the next child, which there is.
+    pub(crate) fn go(&mut self, direction: Direction) {
+        match direction {
+            Direction::Forward => self.child += 1,
+            Direction::Backward => self.child -= 1,
+        }
+    }
 }
 
 /// A gap in a leaf: `index` entries are to its left.
@@ -54,23 +77,9 @@ struct Place<'p, P: Pager + 'p> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     Forward,
     Backward,
-}
-
-/// Which children of the lowest branch were asked for before they are needed. The window grows
-/// while a scan goes on, so that a short one reads little in vain; where a scan's length was said,
-/// all leaves that it will reach are asked for at once, and none beyond.
-#[derive(Default)]
-struct ReadAhead {
-    window: usize,
-    /// Leaves beyond the current one that the scan was said to reach.
-    expected: usize,
-    /// Children beyond the current one, in the scan's direction, that were asked for.
-    asked: usize,
-    direction: Option<Direction>,
-    wanted: Vec<PageRef>,
 }
 
 impl<'p, P: Pager> Cursor<'p, P> {
@@ -220,40 +229,25 @@ impl<'p, P: Pager> Cursor<'p, P> {
         let Some(top) = self.root.page else {
             return Ok(None);
         };
-        let (expected, entries) = (self.expected, self.root.entries.max(1));
-        let mut ahead = mem::take(&mut self.ahead);
         // How many leaves there are, if all branches have as many children as those on the path.
         let mut leaves: u64 = 1;
-        let leaf = self.descend(top, self.root.top_level(), |branch, level| {
-            let child = choose(branch)?;
+        let leaf = self.descend(top, self.root.top_level(), |branch| {
             leaves = leaves.saturating_mul(branch.count() as u64 + 1);
-            if level == 1 && expected > 0 {
-                let beyond = u128::from(expected) * u128::from(leaves);
-                let beyond = beyond.div_ceil(u128::from(entries)).try_into();
-                ahead.begin(branch, child, beyond.unwrap_or(usize::MAX), direction)?;
-            }
-            Ok(child)
+            choose(branch)
         })?;
-        if !ahead.wanted.is_empty() {
-            ahead.wanted.push(leaf);
+        if self.expected > 0 {
+            let per_leaf = (self.root.entries as f64 / leaves as f64).max(1.0);
+            let begin = (&self.path[..], leaf);
+            let scan = (self.expected, per_leaf);
+            self.ahead.begin(self.pager, begin, direction, scan);
         }
-        self.ask(&mut ahead);
-        self.ahead = ahead;
         Ok(Some(leaf))
-    }
-
-    /// Starts reading what `ahead` wants.
-    fn ask(&self, ahead: &mut ReadAhead) {
-        if !ahead.wanted.is_empty() {
-            self.pager.prefetch(&ahead.wanted);
-            ahead.wanted.clear();
-        }
     }
 
     fn begin_seek(&mut self) {
         self.started = true;
         self.leave();
-        self.ahead.direction = None;
+        self.ahead.forget();
     }
 
     /// Goes down to a leaf, taking the children that `choose` says.
@@ -261,13 +255,13 @@ impl<'p, P: Pager> Cursor<'p, P> {
         &mut self,
         from: PageRef,
         level: u8,
-        mut choose: impl FnMut(&BranchRef<'_>, u8) -> Result<usize, Damage>,
+        mut choose: impl FnMut(&BranchRef<'_>) -> Result<usize, Damage>,
     ) -> Result<PageRef> {
         let mut at = from;
         for level in (1..=level).rev() {
             let (step, child) = visit(self.pager, at, |page| {
                 let branch = BranchRef::parse(page, level)?;
-                let child = choose(&branch, level)?;
+                let child = choose(&branch)?;
                 let last_child = branch.count();
                 let step = Step {
                     at,
@@ -297,123 +291,36 @@ impl<'p, P: Pager> Cursor<'p, P> {
             index,
             count,
         });
+        let left = self.ahead.left_of(index, count);
+        self.ahead.entered(self.pager, count, left);
         Ok(())
     }
 
     /// Goes to the neighbouring leaf, at its near end; `false`, and no move, if there is none.
     fn turn_page(&mut self, direction: Direction) -> Result<bool> {
-        let can_go = |step: &Step| match direction {
-            Direction::Forward => step.child < step.last_child,
-            Direction::Backward => step.child > 0,
-        };
-        let Some(turn) = self.path.iter().rposition(can_go) else {
+        let Some(turn) = self.path.iter().rposition(|step| step.can_go(direction)) else {
             return Ok(false);
         };
         self.leaf = None; // one guard at a time
         self.path.truncate(turn + 1);
         let step = &mut self.path[turn];
-        match direction {
-            Direction::Forward => step.child += 1,
-            Direction::Backward => step.child -= 1,
-        }
+        step.go(direction);
         let (step, level) = (*step, self.root.top_level() - turn as u8);
-        let mut ahead = mem::take(&mut self.ahead);
-        if level > 1 {
-            ahead.asked = 0; // of a branch that is left behind
-        }
         let child = visit(self.pager, step.at, |page| {
-            let branch = BranchRef::parse(page, level)?;
-            ahead.plan(&branch, level, step.child, direction)?;
-            branch.child(step.child)
+            BranchRef::parse(page, level)?.child(step.child)
         })?;
-        let leaf = self.descend(child, level - 1, |branch, level| {
-            let child = near_end(branch, direction);
-            ahead.plan(branch, level, child, direction)?;
-            Ok(child)
-        })?;
-        self.ask(&mut ahead);
-        self.ahead = ahead;
+        let leaf = self.descend(child, level - 1, |branch| Ok(near_end(branch, direction)))?;
+        self.ahead.turned(self.pager, &self.path, direction);
         self.enter(leaf, |leaf| Ok(near_end(leaf, direction)))?;
         Ok(true)
     }
 }
 
 /// The number of the child, or of the gap, at which a walk in this direction enters a page.
-fn near_end<L: Layout>(node: &View<'_, L>, direction: Direction) -> usize {
+pub(crate) fn near_end<L: Layout>(node: &View<'_, L>, direction: Direction) -> usize {
     match direction {
         Direction::Forward => 0,
         Direction::Backward => node.count(),
-    }
-}
-
-impl ReadAhead {
-    /// Called when a scan goes to `child` of a branch: notes in `wanted` what to ask for.
-    fn plan(
-        &mut self,
-        branch: &BranchRef<'_>,
-        level: u8,
-        child: usize,
-        direction: Direction,
-    ) -> Result<(), Damage> {
-        if level > 1 {
-            return Ok(()); // only leaves are many enough
-        }
-        if self.direction != Some(direction) {
-            (self.window, self.asked, self.expected) = (0, 0, 0);
-            self.direction = Some(direction);
-        }
-        self.asked = self.asked.saturating_sub(1);
-        let reach = if self.expected > 0 {
-            self.expected -= 1;
-            if self.asked >= self.expected.min(WINDOW_MAX / 2) {
-                return Ok(());
-            }
-            self.expected.min(WINDOW_MAX)
-        } else {
-            if self.asked > 0 && self.asked * 2 >= self.window {
-                return Ok(());
-            }
-            self.window = (self.window * 2).clamp(1, WINDOW_MAX);
-            self.window
-        };
-        self.want(branch, child, reach, direction)
-    }
-
-    /// Called when a scan begins in `child` of a branch and will reach about `expected` leaves more.
-    fn begin(
-        &mut self,
-        branch: &BranchRef<'_>,
-        child: usize,
-        expected: usize,
-        direction: Direction,
-    ) -> Result<(), Damage> {
-        (self.window, self.asked, self.expected) = (0, 0, expected);
-        self.direction = Some(direction);
-        self.want(branch, child, expected.min(WINDOW_MAX), direction)
-    }
-
-    /// Notes the children up to `reach` beyond `child`, as far as there are such and they were not
-    /// asked for before.
-    fn want(
-        &mut self,
-        branch: &BranchRef<'_>,
-        child: usize,
-        reach: usize,
-        direction: Direction,
-    ) -> Result<(), Damage> {
-        while self.asked < reach {
-            let distance = self.asked + 1;
-            let wanted = match direction {
-                Direction::Forward => Some(child + distance).filter(|&c| c <= branch.count()),
-                Direction::Backward => child.checked_sub(distance),
-            };
-            let Some(wanted) = wanted else {
-                break;
-            };
-            self.wanted.push(branch.child(wanted)?);
-            self.asked += 1;
-        }
-        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod batch;
 mod bulk;
 mod check;

@@ -273,6 +273,10 @@ impl<P: Pager> Pager for Overlay<P> {
         self.base.prefetch(&below);
     }
 
+    fn read_ahead_most(&self) -> usize {
+        self.base.read_ahead_most()
+    }
+
     fn advise(&self, access: Access) {
         self.base.advise(access);
     }

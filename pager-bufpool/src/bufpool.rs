@@ -114,6 +114,11 @@ impl Pager for BufPool {
         self.core.prefetch(pages);
     }
 
+    /// A part of the frames that S3-FIFO's young queue holds with ease.
+    fn read_ahead_most(&self) -> usize {
+        self.core.read_ahead_most()
+    }
+
     /// Writes what is dirty of these pages before it returns, and syncs nothing.
     fn write_back(&self, pages: &[PageRef]) {
         self.core.write_back(pages);

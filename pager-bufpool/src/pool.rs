@@ -31,6 +31,10 @@ use crate::word::{ExclusiveHold, FrameId, Killed, PageState, Phase, Taken, Word}
 pub(crate) const FIXED_BYTES: usize =
     4096 + size_of::<Parking>() + Tally::MEMORY_BYTES + (32 << 10) + background::OVERHEAD_BYTES;
 
+/// The most pages that a scan asks for ahead: 4 MiB of small ones, which a fast disk brings in some
+/// milliseconds.
+const READ_AHEAD_MOST: usize = 1024;
+
 /// All of a pool but its thread.
 pub(crate) struct Core {
     pub(crate) geometry: Geometry,
@@ -526,6 +530,10 @@ impl Pager for Core {
     fn prefetch(&self, pages: &[PageRef]) {
         crate::tally::add(&self.counts.pages_prefetched, pages.len());
         self.read_ahead(pages);
+    }
+
+    fn read_ahead_most(&self) -> usize {
+        (self.frames.usable() / 16).clamp(2, READ_AHEAD_MOST)
     }
 
     /// Writes what is dirty of these pages before it returns, and syncs nothing.

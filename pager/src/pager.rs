@@ -113,6 +113,14 @@ pub trait Pager: Send + Sync {
     /// Hint: these live pages will be read soon. Starts I/O for all of them and does not wait.
     fn prefetch(&self, _pages: &[PageRef]) {}
 
+    /// How many pages a long scan should have asked for beyond the one that it reads, where they are
+    /// neighbours in the file; a few dozen reads under way do where they are not. Small enough that
+    /// what is brought in is still there when the scan comes to it. The same for several scans
+    /// at once.
+    fn read_ahead_most(&self) -> usize {
+        64
+    }
+
     /// Hint: these sealed pages will be flushed soon. Starts writing them and promises nothing.
     fn write_back(&self, _pages: &[PageRef]) {}
 

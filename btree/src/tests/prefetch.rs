@@ -56,7 +56,8 @@ fn a_scan_asks_for_leaves_before_it_reads_them() {
                 }
             }
         }
-        assert!(unasked * 20 < leaves.len(), "{unasked} of {}", leaves.len());
+        // The first, and the one that shows that the scan goes on: none at the end of a branch.
+        assert!(unasked <= 2, "{unasked} of {}", leaves.len());
     }
 }
 
@@ -148,7 +149,7 @@ fn a_scan_of_expected_length_asks_for_its_leaves_at_once_and_for_few_beyond() {
                 read.is_subset(&all),
                 "every leaf was asked for: {read:?} {asked:?}"
             );
-            // Branches are not all alike, so the estimate of a leaf's entries is rough.
+            // Branches are not all alike, so the estimate of a leaf's entries is rough at first.
             let few = read.len() * 4 / 3 + 2;
             assert!(all.len() <= few, "{} for {}", all.len(), read.len());
             // More than once only where the scan goes from one branch to the next.
