@@ -58,6 +58,12 @@ impl BufPool {
         self.core.resize(budget_bytes)
     }
 
+    /// Bytes of the frames that the kernel keeps in huge pages now; what else is in use of them is in small
+    /// ones. `None` where the system does not tell. Reads all of `/proc/self/smaps`.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        crate::huge::bytes_in(self.core.frames.addresses())
+    }
+
     /// Frames that the pool may fill now.
     pub fn frame_count(&self) -> usize {
         self.core.frames.usable()

@@ -22,7 +22,7 @@
 //! Not here: which page is evicted (`evict.rs`), how a flight is filled (`io/uring.rs`, `io/readers.rs`).
 
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::slice;
 
@@ -37,7 +37,8 @@ use crate::options::LEAST_FRAMES;
 use crate::parking::Shortage;
 use crate::word::{ExclusiveHold, FrameId, SealedHold, SharedHold, Vacated, Writing};
 
-const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of a huge page.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// Frames beside those that are asked for, for readers after a write has failed: what is dirty then can
 /// never leave its frame. As many as a pool needs to work at all.
 pub(crate) const SPARE: usize = LEAST_FRAMES;
@@ -145,6 +146,12 @@ impl Frames {
     /// Whether the frames are in huge pages, as far as can be told.
     pub(crate) fn is_huge(&self) -> bool {
         self.huge
+    }
+
+    /// The addresses of the frames.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.base.as_ptr().addr();
+        start..start + self.count * self.page_size.bytes()
     }
 
     /// Asks for `target` frames to be used from now on, or all there are. Surplus ones are withheld as

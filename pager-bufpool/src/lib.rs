@@ -22,6 +22,7 @@ mod evict;
 #[allow(unsafe_code)]
 mod frames;
 mod guard;
+mod huge;
 #[allow(unsafe_code)]
 mod io;
 mod load;

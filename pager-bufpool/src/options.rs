@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use bifolio_pager::{Error, Geometry, Result};
 
-use crate::frames::SPARE;
+use crate::frames::{HUGE_PAGE, SPARE};
 use crate::trace::BUFFER_BYTES;
 
 /// How a pool is to be opened. `..Default::default()` for what you do not care about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolOptions {
-    /// Bytes of memory that the pool may hold: frames, tables and I/O buffers together. See
-    /// [`PoolOptions::budget_for`] for what a number of frames takes. Default: 64 MiB.
+    /// Bytes of memory that the pool may hold: frames, tables and I/O buffers together. Frames of 64 MiB
+    /// and more are rounded down to whole huge pages of 2 MiB. See [`PoolOptions::budget_for`] for what
+    /// a number of frames takes. Default: 64 MiB.
     pub budget_bytes: u64,
     /// Which page goes when a frame is needed. Default: S3-FIFO.
     pub policy: Policy,
@@ -139,23 +140,33 @@ const CHUNK_PAGES: u64 = 1 << 14;
 const CHUNK_BYTES: u64 = CHUNK_PAGES * 8;
 const CHUNK_POINTER_BYTES: u64 = size_of::<std::sync::OnceLock<Box<[u64]>>>() as u64;
 
+/// Frames of fewer bytes are not rounded down to whole huge pages.
+const LEAST_HUGE_BYTES: usize = 32 * HUGE_PAGE;
+
 /// Where the bytes of a budget go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     bytes: u64,
     /// What does not depend on the number of frames, the page table apart.
     fixed_bytes: u64,
+    page_bytes: usize,
+    /// What a frame takes: its page, and its part of the lists.
     frame_bytes: u64,
     /// The page table's directory.
     directory_bytes: u64,
 }
 
 impl PoolOptions {
-    /// The least budget that gives a pool of these options at least `frames` frames, for a file that
-    /// stays below 16,384 pages. Larger files take 128 KiB more for each further 16,384 pages. In it are
+    /// A budget that gives a pool of these options `frames` frames, or as many more as fill the last huge
+    /// page, for a file that stays below 16,384 pages. Larger files take 128 KiB more for each further 16,384 pages. In it are
     /// [`LEAST_FRAMES`] frames more, which stay untouched until a write fails, and are for readers then.
     pub fn budget_for(&self, geometry: Geometry, frames: usize) -> u64 {
-        self.budget(geometry).least_bytes(frames)
+        let budget = self.budget(geometry);
+        let whole = budget.in_whole_huge_pages(frames);
+        if whole == frames {
+            return budget.least_bytes(frames);
+        }
+        budget.least_bytes(whole + HUGE_PAGE / geometry.page_size.bytes())
     }
 
     pub(crate) fn budget(&self, geometry: Geometry) -> Budget {
@@ -168,6 +179,7 @@ impl PoolOptions {
             fixed_bytes: (crate::pool::FIXED_BYTES
                 + crate::io::overhead_bytes(self.io)
                 + self.trace.as_ref().map_or(0, |_| BUFFER_BYTES)) as u64,
+            page_bytes,
             frame_bytes: frame_bytes as u64,
             directory_bytes: (self.max_bytes / page_bytes as u64).div_ceil(CHUNK_PAGES)
                 * CHUNK_POINTER_BYTES,
@@ -207,7 +219,18 @@ impl Budget {
         let chunks = page_count.div_ceil(CHUNK_PAGES).max(1) - 1;
         let beside_table = spare.saturating_sub(chunks * CHUNK_BYTES) / self.frame_bytes;
         let frames = beside_table.max(spare / 2 / self.frame_bytes);
-        (frames.min(u32::MAX as u64) as usize).max(LEAST_FRAMES)
+        let frames = frames.min(u32::MAX as u64) as usize;
+        self.in_whole_huge_pages(frames).max(LEAST_FRAMES)
+    }
+
+    /// At most `frames` frames: with the spare ones whole huge pages, where they are so many that less
+    /// than one in thirty goes. A rest would be in small pages, of which each costs a place in the TLB.
+    fn in_whole_huge_pages(&self, frames: usize) -> usize {
+        let bytes = (frames + SPARE) * self.page_bytes;
+        if bytes < LEAST_HUGE_BYTES {
+            return frames;
+        }
+        bytes / HUGE_PAGE * HUGE_PAGE / self.page_bytes - SPARE
     }
 
     /// The same, with other bytes to spend.
@@ -248,6 +271,27 @@ mod tests {
             let budget = with(options.budget_for(geometry(), frames));
             budget.check().unwrap();
             assert_eq!(budget.frames(16_384), frames);
+        }
+    }
+
+    #[test]
+    fn many_frames_are_whole_huge_pages_and_never_fewer_than_were_asked_for() {
+        let options = PoolOptions::default();
+        let in_huge = HUGE_PAGE / geometry().page_size.bytes();
+        for asked in [20_000, 40 * in_huge - SPARE, 40 * in_huge - SPARE + 1] {
+            let frames = with(options.budget_for(geometry(), asked)).frames(16_384);
+            assert_eq!((frames + SPARE) % in_huge, 0, "{frames} frames");
+            assert!(
+                (asked..asked + in_huge).contains(&frames),
+                "{frames} of {asked}"
+            );
+        }
+        for bytes in [100 << 20, 333 << 20, 1 << 30] {
+            let budget = with(bytes);
+            let frames = budget.frames(16_384);
+            assert_eq!((frames + SPARE) % in_huge, 0, "{frames} frames");
+            assert!(budget.least_bytes(frames) <= bytes);
+            assert!(budget.least_bytes(frames + in_huge) > bytes, "room is left");
         }
     }
 
