@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Kills the process, if it still runs, when dropped: no run outlives its comparison.
-struct Reaped(Child);
+pub(crate) struct Reaped(pub Child);
 
 impl Drop for Reaped {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ pub fn run(config: &RunConfig, join: Option<&Path>) -> Result<Done> {
     }
 }
 
-fn send_config(child: &mut Child, config: &RunConfig) -> Result<()> {
+pub(crate) fn send_config(child: &mut Child, config: &RunConfig) -> Result<()> {
     let json = serde_json::to_vec(config)
         .map_err(|source| Error::system("encode the configuration", source))?;
     let mut stdin = child.stdin.take().expect("it was asked for");

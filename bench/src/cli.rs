@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare;
 use crate::error::{Error, Result};
 use crate::record::VALUE_LEN_MIN;
+use crate::recovery;
 use crate::run;
 use crate::settings::Settings;
 use crate::simulate::{self, SimulateArgs};
@@ -45,6 +46,16 @@ enum Task {
         /// The control group to join first.
         #[arg(long)]
         join: Option<PathBuf>,
+    },
+    /// Fills the redo log and kills itself. For `run` only.
+    #[command(hide = true)]
+    Crash {
+        /// How long the log becomes.
+        #[arg(long)]
+        log_bytes: u64,
+        /// What the first record is written as.
+        #[arg(long)]
+        generation: u64,
     },
 }
 
@@ -265,6 +276,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let (arguments, profile) = match cli.command {
         Some(Task::Run { join }) => return run::main(join.as_deref()),
+        Some(Task::Crash {
+            log_bytes,
+            generation,
+        }) => return recovery::crash(log_bytes, generation),
         Some(Task::Simulate(arguments)) => return exit(simulate::run(&arguments)),
         Some(Task::Compare(arguments)) => (arguments, Profile::Quick),
         Some(Task::Smoke(arguments)) => (arguments, Profile::Smoke),
@@ -299,7 +314,9 @@ mod tests {
         match cli.command {
             Some(Task::Compare(arguments)) => arguments.settings(Profile::Quick),
             Some(Task::Smoke(arguments)) => arguments.settings(Profile::Smoke),
-            Some(Task::Run { .. } | Task::Simulate(_)) => panic!("no settings"),
+            Some(Task::Run { .. } | Task::Crash { .. } | Task::Simulate(_)) => {
+                panic!("no settings")
+            }
             None => cli.compare.settings(Profile::Quick),
         }
     }

@@ -37,6 +37,8 @@ const LOG_BYTES: u64 = 64 * MIB;
 const LOG_BYTES_PER_S: f64 = MIB as f64;
 /// The same for the steady load, which writes about 400 KB a second: a checkpoint now and then.
 const STEADY_LOG_BYTES: u64 = MIB / 2;
+/// The longest log of `recovery`, for each second of the window.
+const RECOVERY_LOG_BYTES_PER_S: f64 = 16.0 * MIB as f64;
 /// Warm up at least a quarter of the longest time allowed.
 const WARMUP_MIN_SHARE: u32 = 4;
 /// Records that are read back after a run that wrote.
@@ -244,15 +246,19 @@ impl Session<'_> {
             limit_mechanism: self.limit.mechanism.clone(),
             pool_budget_bytes: pager.takes_budget().then_some(self.limit.pool_bytes),
             reserve_bytes: settings.reserve_bytes,
-            log_bytes: if workload == WorkloadKind::Checkpoint {
-                STEADY_LOG_BYTES
-            } else if workload.commits_singly() {
-                let bytes = settings.measure.as_secs_f64() * LOG_BYTES_PER_S;
-                (bytes as u64).clamp(MIB, LOG_BYTES)
-            } else {
-                LOG_BYTES
+            log_bytes: {
+                let within_window = |bytes_per_s: f64| {
+                    let bytes = settings.measure.as_secs_f64() * bytes_per_s;
+                    (bytes as u64).clamp(MIB, LOG_BYTES)
+                };
+                match workload {
+                    WorkloadKind::Checkpoint => STEADY_LOG_BYTES,
+                    WorkloadKind::Recovery => within_window(RECOVERY_LOG_BYTES_PER_S),
+                    _ if workload.commits_singly() => within_window(LOG_BYTES_PER_S),
+                    _ => LOG_BYTES,
+                }
             },
-            traced: settings.trace && !pager.is_mmap(),
+            traced: settings.trace && !pager.is_mmap() && workload != WorkloadKind::Recovery,
         }
     }
 

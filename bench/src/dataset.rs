@@ -255,6 +255,17 @@ pub fn evict(path: &Path) -> Result<Option<u64>> {
     Ok(sys::cached_pages(&file))
 }
 
+/// As [`evict`], and the files of the redo log beside it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn evict_with_log(path: &Path) -> Result<Option<u64>> {
+    for log in logs(path) {
+        evict(&log)?;
+    }
+    evict(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

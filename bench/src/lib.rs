@@ -27,6 +27,7 @@ mod environment;
 mod error;
 pub mod measure;
 pub mod record;
+pub mod recovery;
 mod report;
 pub mod row;
 mod run;

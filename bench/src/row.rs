@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::measure::device::{DeviceRate, SyncRate};
 use crate::measure::kernel::Costs;
 use crate::measure::latency::LatencySummary;
+use crate::recovery::Recovery;
 use crate::spec::Plan;
 use crate::store::{CheckpointCounters, LogCounters, PagerCounters};
 use crate::workload::steady::CheckpointPhases;
@@ -90,6 +91,9 @@ pub struct Outcome {
     /// Reads and commits with and without a checkpoint; null but for `checkpoint`.
     #[serde(default)]
     pub checkpoint_phases: Option<CheckpointPhases>,
+    /// Openings after a kill, in the order of the logs' lengths; empty but for `recovery`.
+    #[serde(default)]
+    pub recoveries: Vec<Recovery>,
     /// What makes a commit durable: `redo log`; null for reading workloads.
     #[serde(default)]
     pub durable_by: Option<String>,
@@ -357,6 +361,10 @@ pub(crate) mod tests {
         let row = row("mmap-random", WorkloadKind::CommitEight, 1, 1000.0);
         let mut fields = Vec::new();
         names(&serde_json::to_value(row).unwrap(), &mut fields);
+        names(
+            &serde_json::to_value(Recovery::default()).unwrap(),
+            &mut fields,
+        );
         let page = include_str!("../ROWS.md");
         let missing: Vec<_> = fields
             .into_iter()

@@ -19,8 +19,9 @@ use crate::error::{Error, Result};
 use crate::measure::kernel::{Costs, Snapshot, block_device, peak_resident_bytes};
 use crate::measure::meter::{Counts, Meter, Observer, Phase, Schedule};
 use crate::record::Records;
+use crate::recovery;
 use crate::row::{Memory, Outcome};
-use crate::spec::{PagerSpec, RunConfig};
+use crate::spec::{PagerSpec, RunConfig, WorkloadKind};
 use crate::store::{Backend, CheckpointCounters, LogCounters, PagerCounters, Store};
 use crate::workload::steady::Phases;
 use crate::workload::{self, Evidence};
@@ -59,7 +60,7 @@ fn say(report: &Report, code: ExitCode) -> ExitCode {
     code
 }
 
-fn prepare(join: Option<&Path>) -> Result<RunConfig> {
+pub(crate) fn prepare(join: Option<&Path>) -> Result<RunConfig> {
     // Survives the exec below. If the parent has died before this, standard input is at its end.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|source| Error::system("ask to die with the parent", source))?;
@@ -81,6 +82,9 @@ fn prepare(join: Option<&Path>) -> Result<RunConfig> {
 
 fn measure(config: &RunConfig) -> Result<Done> {
     let plan = &config.plan;
+    if plan.workload == WorkloadKind::Recovery {
+        return recovery::measure(config);
+    }
     let records = Records::new(plan.seed, plan.value_bytes as usize);
     let begin = Instant::now();
     let file = &config.file;
@@ -135,17 +139,8 @@ fn measure(config: &RunConfig) -> Result<Done> {
         log_sync_method: store.log_sync_method(),
         checkpoint_phases: worked.phases.summary(),
         durable_by: plan.workload.writes().then(|| "redo log".to_owned()),
-        memory: Memory {
-            peak_bytes: None, // known to the parent, when this process has ended
-            usage_bytes: now.map(|now| now.usage_bytes),
-            cache_bytes: now.map(|now| now.cache_bytes),
-            anonymous_bytes: now.map(|now| now.anonymous_bytes),
-            kernel_bytes: now.and_then(|now| now.kernel_bytes),
-            dirty_bytes: now.and_then(|now| now.dirty_bytes),
-            limit_hits: None,
-            oom_kills: None,
-            peak_resident_bytes: peak_resident_bytes(),
-        },
+        memory: memory(now),
+        ..Outcome::default()
     };
     drop(watch);
     store.close()?;
@@ -153,6 +148,21 @@ fn measure(config: &RunConfig) -> Result<Done> {
         outcome,
         evidence: worked.evidence,
     })
+}
+
+/// What this process can know of its memory.
+pub(crate) fn memory(now: Option<MemoryNow>) -> Memory {
+    Memory {
+        peak_bytes: None, // known to the parent, when this process has ended
+        usage_bytes: now.map(|now| now.usage_bytes),
+        cache_bytes: now.map(|now| now.cache_bytes),
+        anonymous_bytes: now.map(|now| now.anonymous_bytes),
+        kernel_bytes: now.and_then(|now| now.kernel_bytes),
+        dirty_bytes: now.and_then(|now| now.dirty_bytes),
+        limit_hits: None,
+        oom_kills: None,
+        peak_resident_bytes: peak_resident_bytes(),
+    }
 }
 
 fn schedule(config: &RunConfig) -> Schedule {

@@ -225,15 +225,17 @@ pub enum WorkloadKind {
     CommitEight,
     /// Reads and commits at a fixed rate, from memory, while checkpoints come and go.
     Checkpoint,
+    /// Opening a database whose process was killed, for several lengths of its log.
+    Recovery,
 }
 
 impl WorkloadKind {
-    /// How many of [`WorkloadKind::ALL`] run unless others are asked for: the last one needs a longer
-    /// window (`--workloads checkpoint --seconds 20`).
+    /// How many of [`WorkloadKind::ALL`] run unless others are asked for: the last two need a longer
+    /// window (`--workloads checkpoint,recovery --seconds 20`).
     pub const BY_DEFAULT: usize = 10;
 
     /// All of them, in the order of the report.
-    pub const ALL: [WorkloadKind; 11] = [
+    pub const ALL: [WorkloadKind; 12] = [
         WorkloadKind::PointUniform,
         WorkloadKind::PointZipf,
         WorkloadKind::PointBatch,
@@ -245,6 +247,7 @@ impl WorkloadKind {
         WorkloadKind::CommitOne,
         WorkloadKind::CommitEight,
         WorkloadKind::Checkpoint,
+        WorkloadKind::Recovery,
     ];
 
     /// The name on the command line and in the rows.
@@ -261,6 +264,7 @@ impl WorkloadKind {
             WorkloadKind::CommitOne => "commit-1",
             WorkloadKind::CommitEight => "commit-8",
             WorkloadKind::Checkpoint => "checkpoint",
+            WorkloadKind::Recovery => "recovery",
         }
     }
 
@@ -278,6 +282,7 @@ impl WorkloadKind {
             WorkloadKind::CommitOne => "Durable commits of one record, 1 thread",
             WorkloadKind::CommitEight => "Durable commits of one record, 8 threads",
             WorkloadKind::Checkpoint => "Steady load beside checkpoints",
+            WorkloadKind::Recovery => "Opening after a kill",
         }
     }
 
@@ -291,7 +296,8 @@ impl WorkloadKind {
             WorkloadKind::ScanFull
             | WorkloadKind::UpdateRandom
             | WorkloadKind::UpdateBatch
-            | WorkloadKind::InsertRandom => "record",
+            | WorkloadKind::InsertRandom
+            | WorkloadKind::Recovery => "record",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "commit",
             WorkloadKind::Checkpoint => "operation",
         }
@@ -308,6 +314,7 @@ impl WorkloadKind {
             WorkloadKind::UpdateBatch => "one durable batch of 1000",
             WorkloadKind::CommitOne | WorkloadKind::CommitEight => "one whole transaction",
             WorkloadKind::Checkpoint => "one get or transaction",
+            WorkloadKind::Recovery => "one opening, to the first get",
         }
     }
 
@@ -317,7 +324,8 @@ impl WorkloadKind {
             WorkloadKind::UpdateRandom
             | WorkloadKind::UpdateBatch
             | WorkloadKind::InsertRandom
-            | WorkloadKind::Checkpoint => true,
+            | WorkloadKind::Checkpoint
+            | WorkloadKind::Recovery => true,
             _ => self.commits_singly(),
         }
     }
@@ -333,7 +341,8 @@ impl WorkloadKind {
             WorkloadKind::UpdateRandom
             | WorkloadKind::UpdateBatch
             | WorkloadKind::InsertRandom
-            | WorkloadKind::CommitOne => 1,
+            | WorkloadKind::CommitOne
+            | WorkloadKind::Recovery => 1,
             WorkloadKind::CommitEight => 8,
             WorkloadKind::Checkpoint => 2,
             _ => readers,

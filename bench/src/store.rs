@@ -4,8 +4,9 @@ use std::path::Path;
 
 use bifolio::{
     Advice as EngineAdvice, CheckpointCounters as EngineCheckpointCounters, Counters, Database,
-    Direct, IoBackend, LogCounters as EngineLogCounters, MmapConfig, Options, PagerChoice, Policy,
-    PoolConfig, PoolSize, Range, ReadTxn, SyncMethod, Table, WriteBatch, WriteStyle, WriteTxn,
+    Direct, Durability, IoBackend, LogCounters as EngineLogCounters, MmapConfig, Options,
+    PagerChoice, Policy, PoolConfig, PoolSize, Range, ReadTxn, RecoveryReport, SyncMethod, Table,
+    WriteBatch, WriteStyle, WriteTxn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -401,6 +402,16 @@ impl Store {
         self.db.checkpoint_counters().into()
     }
 
+    /// Bytes of redo log that opening would have to replay now.
+    pub fn log_bytes(&self) -> u64 {
+        self.db.checkpoint_counters().log_bytes
+    }
+
+    /// What opening has replayed; `None` if the database was closed.
+    pub fn replayed(&self) -> Option<RecoveryReport> {
+        self.db.recovery_report()
+    }
+
     /// What really runs, in the engine's words.
     pub fn effective_backend(&self) -> String {
         self.db.effective_backend()
@@ -552,6 +563,15 @@ impl Transaction {
         table
             .insert(key.to_be_bytes(), &self.value)
             .map_err(failed("write a record"))
+    }
+
+    /// Applies everything, durable when the next [`Transaction::commit`] is.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn commit_later(self) -> Result<()> {
+        let committed = self.txn.commit_with(Durability::Checkpoint);
+        committed.map(|_| ()).map_err(failed("commit"))
     }
 
     /// Makes everything durable by the redo log, sharing the sync with threads that commit at once.

@@ -219,3 +219,28 @@ fn an_interrupted_comparison_leaves_no_data_and_no_process_behind() {
     assert_eq!(entries(&dir.path().join("data")), Vec::<PathBuf>::new());
     assert!(!dir.path().join("out").exists(), "nothing was measured");
 }
+
+#[test]
+fn what_a_killed_process_committed_is_read_again_after_each_length_of_log() {
+    let dir = scratch();
+    let arguments = ["--pagers=mmap-random,pool-pread", "--workloads=recovery"];
+    let output = bench(dir.path(), &arguments);
+    assert!(output.status.success(), "{}", text(&output));
+    let rows: Vec<Row> = read_rows(&dir.path().join("out/rows.jsonl")).unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let outcome = row.outcome.as_ref().unwrap();
+        assert_eq!(outcome.recoveries.len(), 3);
+        for one in &outcome.recoveries {
+            let (read, limit) = (one.log_bytes_read, one.log_limit_bytes);
+            assert!(read <= limit, "a checkpoint was due: {one:?}");
+            assert!(read > limit / 2, "the log was not at its limit: {one:?}");
+            assert!(one.records_replayed > 0 && one.first_read_ns >= one.opened_ns);
+        }
+        let lengths = outcome.recoveries.iter().map(|one| one.records_replayed);
+        assert!(lengths.is_sorted(), "{:?}", outcome.recoveries);
+        assert!(outcome.records_read_back > 0);
+    }
+    let report = std::fs::read_to_string(dir.path().join("out/report.html")).unwrap();
+    assert!(report.contains("limit of the log") && report.contains("was killed"));
+}

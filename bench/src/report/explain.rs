@@ -2,7 +2,7 @@
 //!
 //! A sentence is left out where its rows are missing; none says more than the counters do.
 
-use super::{ratio, variants};
+use super::{ratio, recovery, variants};
 use crate::measure::device::SyncRate;
 use crate::row::{Outcome, Row};
 use crate::spec::{Advice, PagerSpec, WorkloadKind};
@@ -58,6 +58,10 @@ pub fn reasons(rows: &[Row], groups: &[Group<'_>]) -> Vec<Reason> {
             "Commits",
             group(WorkloadKind::CommitOne)
                 .and_then(|one| commits(one, group(WorkloadKind::CommitEight))),
+        ),
+        (
+            "Recovery",
+            group(WorkloadKind::Recovery).and_then(recovery::sentence),
         ),
         ("Memory and truth", memory(rows)),
     ];

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::chart::{self, Bar, Latency, Line};
-use super::{escape, explain, picture, ratio};
+use super::{escape, explain, picture, ratio, recovery};
 use crate::row::{Outcome, Row};
 use crate::spec::{PagerSpec, WorkloadKind};
 use crate::stats::{Cell, Group};
@@ -193,9 +193,7 @@ fn workload(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec], name_siz
          <div class='pair'><figure><figcaption>Throughput, {}s per second <em>longer is better; a thin \
          line spans the repetitions</em></figcaption>{}</figure>\
          <figure><figcaption>Latency of {} <em>further left is better; ● p50, ○ p99, ▎p99.9</em>\
-         </figcaption>{}</figure></div>\
-         <figure><figcaption>Throughput over the measured window, {}s per second <em>one line a run, \
-         the middle one bold</em></figcaption>{}</figure>",
+         </figcaption>{}</figure></div>",
         kind.name(),
         group.page_size_bytes,
         kind.title(),
@@ -204,10 +202,18 @@ fn workload(page: &mut String, group: &Group<'_>, pagers: &[PagerSpec], name_siz
         throughput(group, pagers),
         kind.latency_of(),
         latency(group, pagers),
-        kind.unit(),
-        over_time(group, pagers),
     );
+    if kind != WorkloadKind::Recovery {
+        let _ = write!(
+            page,
+            "<figure><figcaption>Throughput over the measured window, {}s per second <em>one line a \
+             run, the middle one bold</em></figcaption>{}</figure>",
+            kind.unit(),
+            over_time(group, pagers),
+        );
+    }
     beside_checkpoints(page, group, pagers);
+    recovery::table(page, group, pagers);
     numbers(page, group, pagers);
     page.push_str("</section>");
 }
@@ -246,6 +252,11 @@ fn description(kind: WorkloadKind) -> &'static str {
         WorkloadKind::CommitEight => {
             "The same by eight threads, each in transactions of its own. Those that commit at once share \
              a sync."
+        }
+        WorkloadKind::Recovery => {
+            "A process overwrites single records until its log is as long as the limit at which a \
+             checkpoint begins, and is killed. The database is opened again, with nothing of it in \
+             memory: the log is replayed, and a checkpoint made. Three limits, in the table below."
         }
         WorkloadKind::Checkpoint => {
             "2000 gets and 250 transactions of 8 overwrites a second, all in memory, each due at its time, \

@@ -6,6 +6,7 @@ mod chart;
 mod explain;
 mod html;
 mod picture;
+mod recovery;
 mod table;
 mod variants;
 

@@ -251,6 +251,7 @@ fn short_title(kind: WorkloadKind) -> String {
         WorkloadKind::CommitOne => ("1 thread, durable", "single commits"),
         WorkloadKind::CommitEight => ("8 threads, durable", "single commits"),
         WorkloadKind::Checkpoint => ("steady, beside", "checkpoints"),
+        WorkloadKind::Recovery => ("Log replayed after a kill", "records"),
     };
     format!("{title} ({unit})")
 }

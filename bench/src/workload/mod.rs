@@ -100,6 +100,10 @@ pub fn build(plan: &Plan, thread: u32) -> Result<Box<dyn Workload>> {
             Box::new(commit::Single::new(plan, thread))
         }
         WorkloadKind::Checkpoint => Box::new(steady::Steady::new(plan, thread)),
+        WorkloadKind::Recovery => {
+            let why = "opens the store itself, so it is no work on one that is open";
+            return Err(Error::bad_option("workload", why));
+        }
     })
 }
 
