@@ -17,11 +17,12 @@
 //! been without a checkpoint for long. When one is due is decided in `pace.rs`. It also makes the
 //! log's next segment, so that no commit has to; it syncs nothing (`syncer.rs`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bifolio_pager::defect::{Defect, planted};
+use bifolio_pager::sync::forkable::{Condvar, Mutex};
 use bifolio_pager::{Flushed, MetaSlot, PageRef, Pager, Result as PagerResult, Version};
 
 use crate::core::{Committed, Core, Keeping, Writer, with_pager};
@@ -56,34 +57,28 @@ struct Rung {
 }
 
 impl Bell {
-    fn lock(&self) -> MutexGuard<'_, Rung> {
-        // Nothing is half done in it at any time.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A checkpoint is due.
     pub fn ring(&self) {
-        self.lock().wanted = true;
+        self.state.lock().wanted = true;
         self.condvar.notify_one();
     }
 
     /// The log wants a spare segment.
     pub fn nudge(&self) {
-        self.lock().nudged = true;
+        self.state.lock().nudged = true;
         self.condvar.notify_one();
     }
 
     /// The database is about to be closed.
     pub fn stop(&self) {
-        self.lock().stop = true;
+        self.state.lock().stop = true;
         self.condvar.notify_one();
     }
 
     fn wait(&self, patience: Duration) -> Rung {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.wanted && !state.nudged && !state.stop {
-            let woken = self.condvar.wait_timeout(state, patience);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.condvar.wait_for(&mut state, patience);
         }
         let rung = *state;
         (state.wanted, state.nudged) = (false, false);

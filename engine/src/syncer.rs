@@ -4,14 +4,14 @@
 //! a ticket, which may be dropped. The first one to ask since the last sync sets the time: one interval
 //! later the thread syncs everything that was asked for by then. Where nobody asks, it sleeps.
 //!
-//! Its thread, and that of checkpoints, rest on `std`'s condition variables: `parking_lot` keeps a table of
-//! parked threads for the whole process, where a forked child would find threads that it does not have.
+//! Its thread, and that of checkpoints, sleep on `forkable` locks: a process may fork while they do.
 //!
 //! It takes no lock but the log's, so neither a write transaction that stays open nor a checkpoint that
 //! takes its time holds it up.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use bifolio_pager::sync::forkable::{Condvar, Mutex};
 
 use crate::core::Core;
 use crate::log::Position;
@@ -31,14 +31,9 @@ struct State {
 }
 
 impl Syncer {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing is half done in it at any time.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The log is to be synced up to `end` within an interval from now.
     pub fn ask(&self, end: Position) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match &mut state.asked {
             Some((_, last)) => *last = end.max(*last),
             None => {
@@ -50,36 +45,32 @@ impl Syncer {
 
     /// The database is about to be closed.
     pub fn stop(&self) {
-        self.lock().stop = true;
+        self.state.lock().stop = true;
         self.condvar.notify_one();
     }
 
     /// Whether a sync was asked for and not begun yet.
     #[cfg(test)]
     pub fn is_asked(&self) -> bool {
-        self.lock().asked.is_some()
+        self.state.lock().asked.is_some()
     }
 
     /// Waits until a sync is due, and returns up to where; `None` when it is time to stop.
     fn next(&self, interval: Duration) -> Option<Position> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.stop {
                 return None;
             }
             match state.asked {
-                None => {
-                    let woken = self.condvar.wait(state);
-                    state = woken.unwrap_or_else(PoisonError::into_inner);
-                }
+                None => self.condvar.wait(&mut state),
                 Some((since, end)) => {
                     let left = interval.saturating_sub(since.elapsed());
                     if left.is_zero() {
                         state.asked = None;
                         return Some(end);
                     }
-                    let woken = self.condvar.wait_timeout(state, left);
-                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    self.condvar.wait_for(&mut state, left);
                 }
             }
         }

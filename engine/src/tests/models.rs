@@ -190,14 +190,16 @@ fn a_power_cut_at_any_moment_leaves_a_prefix_with_what_was_acknowledged() {
     });
 }
 
+/// A limit of a wait that never comes, in a model: only who is woken goes on.
+const NEVER: Duration = Duration::from_secs(1 << 20);
+
 #[test]
-#[ignore = "SKIPPED: the background thread rests on std's condition variable, where shuttle sees no wait"]
 fn tickets_may_be_waited_for_in_any_order_beside_the_background_thread() {
     explore("tickets, background", || {
         let run = Run::new();
         let background = thread::spawn({
             let run = Arc::clone(&run);
-            move || run.db.open.run_checkpoints(Duration::from_millis(1))
+            move || run.db.open.run_checkpoints(NEVER)
         });
         let pipeline = |run: &Run| {
             let tickets = [run.submit().unwrap(), run.submit().unwrap()];
@@ -208,11 +210,40 @@ fn tickets_may_be_waited_for_in_any_order_beside_the_background_thread() {
         side_by_side(
             &run,
             vec![pipeline, pipeline, |run| {
+                run.commit().unwrap();
+                // Rung for once, the checkpoint comes, whatever the thread was doing.
+                let version = run.db.open.newest().version;
                 run.db.open.bell.ring();
-                run.read(2);
+                while run.db.open.checkpointed().version < version {
+                    thread::yield_now();
+                }
             }],
         );
         run.db.open.bell.stop();
+        background.join().unwrap();
+        expect_whole(run.cut());
+    });
+}
+
+#[test]
+fn a_sync_that_nobody_waits_for_is_made_by_the_background_thread() {
+    explore("syncs, background", || {
+        let run = Run::new();
+        let background = thread::spawn({
+            let run = Arc::clone(&run);
+            move || run.db.open.run_syncs(Duration::ZERO)
+        });
+        let ask_twice = |run: &Run| {
+            for _ in 0..2 {
+                let (number, ticket) = run.submit().unwrap();
+                ticket.ask_for_sync();
+                while number_of(&run.db.read_durable().unwrap()) < number {
+                    thread::yield_now();
+                }
+            }
+        };
+        side_by_side(&run, vec![ask_twice, ask_twice, |run| run.read(2)]);
+        run.db.open.syncer.stop();
         background.join().unwrap();
         expect_whole(run.cut());
     });

@@ -14,6 +14,7 @@
 mod explore;
 #[cfg(any(loom, shuttle))]
 mod modelled;
+mod shaped;
 
 #[cfg(any(loom, shuttle))]
 pub use explore::explore;
@@ -25,12 +26,21 @@ pub use modelled::OnceLock;
 #[cfg(loom)]
 pub(crate) use modelled::thread_local;
 #[cfg(any(loom, shuttle))]
-pub use modelled::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use modelled::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(any(loom, shuttle)))]
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(any(loom, shuttle))]
+pub use shaped::{Condvar, Mutex, MutexGuard};
 #[cfg(shuttle)]
 pub use shuttle::{self, sync::atomic, thread, thread_local};
 #[cfg(not(loom))]
 pub use std::sync::OnceLock;
 #[cfg(not(any(loom, shuttle)))]
 pub use std::{sync::atomic, thread, thread_local};
+
+/// Locks for threads that may still wait when the process forks. `parking_lot` keeps a table of parked
+/// threads for the whole process, where a forked child would find threads that it does not have; these
+/// rest on `std`'s, each of which knows only its own.
+pub mod forkable {
+    pub use super::shaped::{Condvar, Mutex, MutexGuard};
+}

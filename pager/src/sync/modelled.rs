@@ -1,144 +1,27 @@
-//! `parking_lot`'s locks, as far as we use them, over those of a model, which look like `std`'s.
-//!
-//! A wait with a time limit ends, in a model, whenever the others have had a turn (shuttle), or never
-//! by itself (loom): what is right must not depend on how long a moment takes.
+//! What only a model has to have: `parking_lot`'s lock for readers and writers, and what loom lacks.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
-use std::time::Duration;
 
 #[cfg(loom)]
-use loom::sync as model;
+use loom::sync as inner;
 #[cfg(shuttle)]
-use shuttle::sync as model;
-
-/// As `parking_lot::Mutex`.
-#[derive(Default)]
-pub struct Mutex<T>(model::Mutex<T>);
-
-/// As `parking_lot::MutexGuard`.
-pub struct MutexGuard<'m, T> {
-    mutex: &'m Mutex<T>,
-    /// Absent while a condition variable has it.
-    guard: Option<model::MutexGuard<'m, T>>,
-}
-
-impl<T> Mutex<T> {
-    /// An unlocked mutex.
-    pub fn new(value: T) -> Self {
-        Mutex(model::Mutex::new(value))
-    }
-
-    /// Waits for the lock.
-    pub fn lock(&self) -> MutexGuard<'_, T> {
-        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        MutexGuard {
-            mutex: self,
-            guard: Some(guard),
-        }
-    }
-
-    /// Takes the lock if it is free.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        let guard = self.0.try_lock().ok()?;
-        Some(MutexGuard {
-            mutex: self,
-            guard: Some(guard),
-        })
-    }
-
-    /// The value, which nobody else can reach.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The value, without the lock.
-    pub fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mutex")
-    }
-}
-
-impl<T> MutexGuard<'_, T> {
-    /// Does `work` without the lock.
-    pub fn unlocked<R>(guard: &mut Self, work: impl FnOnce() -> R) -> R {
-        guard.guard = None;
-        let result = work();
-        *guard = guard.mutex.lock();
-        result
-    }
-}
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.guard.as_ref().expect("locked")
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.guard.as_mut().expect("locked")
-    }
-}
-
-/// As `parking_lot::Condvar`.
-#[derive(Debug, Default)]
-pub struct Condvar(model::Condvar);
-
-impl Condvar {
-    /// A condition variable on which nobody waits.
-    pub fn new() -> Self {
-        Condvar(model::Condvar::new())
-    }
-
-    /// Wakes one of those who wait.
-    pub fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
-    /// Wakes all who wait.
-    pub fn notify_all(&self) {
-        self.0.notify_all();
-    }
-
-    /// Gives the lock back until notified.
-    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        let locked = guard.guard.take().expect("locked");
-        let locked = self.0.wait(locked).unwrap_or_else(PoisonError::into_inner);
-        guard.guard = Some(locked);
-    }
-
-    /// Gives the lock back until notified, or for a while.
-    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _most: Duration) {
-        #[cfg(shuttle)]
-        MutexGuard::unlocked(guard, shuttle::thread::yield_now);
-        #[cfg(loom)]
-        self.wait(guard);
-    }
-}
+use shuttle::sync as inner;
 
 /// As `parking_lot::RwLock`.
 #[derive(Default)]
-pub struct RwLock<T>(model::RwLock<T>);
+pub struct RwLock<T>(inner::RwLock<T>);
 
 /// As `parking_lot::RwLockReadGuard`.
-pub type RwLockReadGuard<'l, T> = model::RwLockReadGuard<'l, T>;
+pub type RwLockReadGuard<'l, T> = inner::RwLockReadGuard<'l, T>;
 
 /// As `parking_lot::RwLockWriteGuard`.
-pub type RwLockWriteGuard<'l, T> = model::RwLockWriteGuard<'l, T>;
+pub type RwLockWriteGuard<'l, T> = inner::RwLockWriteGuard<'l, T>;
 
 impl<T> RwLock<T> {
     /// An unlocked lock.
     pub fn new(value: T) -> Self {
-        RwLock(model::RwLock::new(value))
+        RwLock(inner::RwLock::new(value))
     }
 
     /// Waits until nobody writes.
@@ -162,7 +45,7 @@ impl<T> fmt::Debug for RwLock<T> {
 #[cfg(loom)]
 pub struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
-    making: Mutex<()>,
+    making: super::Mutex<()>,
     made: loom::sync::atomic::AtomicBool,
 }
 
@@ -172,7 +55,7 @@ impl<T> OnceLock<T> {
     pub fn new() -> Self {
         OnceLock {
             value: std::sync::OnceLock::new(),
-            making: Mutex::new(()),
+            making: super::Mutex::new(()),
             made: loom::sync::atomic::AtomicBool::new(false),
         }
     }
