@@ -233,6 +233,11 @@ impl Clock {
     /// Drops what is cold in this chunk. How many pages are gone: what was dirty is not.
     fn let_go(&self, cold: &Cold, chunk: (PageId, u64)) -> u64 {
         let MappedFile { map, storage, .. } = &*self.file;
+        // Zeros that stand for a lost page are memory of ours, which would be lost once more, under whoever
+        // stores into it.
+        if map.watch().any() {
+            return 0;
+        }
         map.unmap(&cold.runs);
         // Either call also begins to write what is dirty. In one for all of the chunk that would be
         // pages of the running transaction, over and over.
@@ -258,11 +263,15 @@ impl Clock {
         let mut found = 0;
         for (index, is_in) in self.file.map.residency(chunk, len).into_iter().enumerate() {
             let id = chunk.plus(index as u64);
-            if !is_in || pages.clear_used(id) || found == most {
+            if !is_in {
                 continue;
             }
+            // Of all the chunk, whether cold or not: a call for all of it would begin to write it.
             let is_unflushed = pages.is_unflushed(id);
             cold.has_unflushed |= is_unflushed;
+            if pages.clear_used(id) || found == most {
+                continue;
+            }
             if is_unflushed && spare_unflushed {
                 continue;
             }

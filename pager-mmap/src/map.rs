@@ -247,7 +247,8 @@ impl Map {
             let (offset, len) = self.span(first, count);
             let start = self.raw.as_mut_ptr().wrapping_add(offset);
             // SAFETY: `span` lies in the mapping, which is shared, so that neither advice changes a byte
-            // of it. (A page that was lost is zeros before and after.)
+            // of it. (Zeros in the place of a page that was lost are not shared. Whoever drops pages asks
+            // first whether any was: `Clock::let_go`.)
             let _ = unsafe { libc::madvise(start.cast(), len, advice) };
         }
     }
