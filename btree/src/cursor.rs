@@ -16,7 +16,7 @@ use crate::root::Root;
 use crate::tree::{Tree, visit};
 
 /// A position in a tree as of one root. It keeps references to the pages on the path, and a guard
-/// of the leaf it stands in and of no other page.
+/// of the leaf it stands in and, between steps, of no other page.
 ///
 /// What a step returns is borrowed from the cursor's own buffers: it lasts until the next step.
 /// After an error the cursor stands nowhere: steps return `None` until it seeks again.

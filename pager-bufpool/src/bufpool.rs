@@ -120,7 +120,8 @@ impl Pager for BufPool {
         self.core.prefetch(pages);
     }
 
-    /// A part of the frames that S3-FIFO's young queue holds with ease.
+    /// A part of the frames that S3-FIFO's young queue holds, for one scan; many long ones beside a hot set
+    /// may push out what others have read ahead.
     fn read_ahead_most(&self) -> usize {
         self.core.read_ahead_most()
     }

@@ -115,8 +115,7 @@ pub trait Pager: Send + Sync {
 
     /// How many pages a long scan should have asked for beyond the one that it reads, where they are
     /// neighbours in the file; a few dozen reads under way do where they are not. Small enough that
-    /// what is brought in is still there when the scan comes to it. The same for several scans
-    /// at once.
+    /// what is brought in is still there when one scan comes to it.
     fn read_ahead_most(&self) -> usize {
         64
     }

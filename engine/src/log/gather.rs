@@ -9,11 +9,12 @@
 //! To be parked and woken takes a thread some ten microseconds, and a processor that has gone idle
 //! meanwhile takes a few times as long to come back, more so in a virtual machine. Where eight threads
 //! wait for a device that syncs in a hundred, that doubles the way from one sync to the next. So those
-//! who wait, and the leader who gathers them, give way to any other thread that can run instead, and
+//! who wait give way to any other thread that can run instead, and
 //! look again (RocksDB's writers do the same: `enable_write_thread_adaptive_yield`). They do so where
 //! several commit all the time and the last sync was short, a few threads at once, for a moment; on a
-//! slow device what parking costs does not count. This costs less processor time per commit than a
-//! lone committer's.
+//! slow device what parking costs does not count. This costs about as much processor time per commit as
+//! a lone committer's. A leader who gathers others gives way too, on any device, for at most a
+//! millisecond.
 
 use std::time::{Duration, Instant};
 

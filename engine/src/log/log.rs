@@ -20,8 +20,8 @@
 //! 3. `durable` only grows, and only after the sync of everything below it returned `Ok`.
 //! 4. Once `failed` is set nothing is written any more. Nothing is written on drop either.
 //! 5. Whoever watches is counted in `watching`, with its group, until the group has ended or it has
-//!    the lock again, which it takes within [`gather::WATCH`]. So where somebody watches for the
-//!    next group, nobody needs to be woken to lead it.
+//!    the lock again, which it takes when it next runs after [`gather::WATCH`]. So where somebody watches
+//!    for the next group, nobody needs to be woken to lead it.
 //!
 //! Locking: `appender`, then `state`, which is never held during I/O; the leader takes `writer`
 //! with neither... unless it appends, and has to make room: then it holds `appender`, and whoever
