@@ -35,7 +35,7 @@ fn a_recorded_run_is_simulated_with_the_hit_ratio_that_it_had() {
             "--limit",
             "16MiB",
             "--pool",
-            "1MiB",
+            "2MiB",
             "--ratio",
             "1",
             "--trace",
